@@ -1,7 +1,7 @@
 //! Endpoints of this host: labels with inheritance, ordered tiers, categories.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -180,9 +180,8 @@ impl Calculator {
 
     /// The policies that select an endpoint in order of evaluation (facts 3.1), enforced and staged apart.
     fn ordered_policies(&self, endpoint: &ResourceId) -> (Vec<(&ResourceId, &Policy)>, Vec<ResourceId>) {
-        let empty = BTreeSet::new();
         let mut all: Vec<(TierRank<'_>, f64, String, &ResourceId, &Policy)> = Vec::new();
-        for id in self.selected.get(endpoint).unwrap_or(&empty) {
+        for id in self.selected.get(endpoint).into_iter().flatten() {
             let Some(Spec::Policy(policy) | Spec::Staged(_, Some(policy))) = self.resources.get(id).map(|r| &r.spec)
             else {
                 continue;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::api::{Action, Family, Icmp, Origin, PortRange, Protocol, ResourceId};
+pub use crate::config::Failsafe;
 
 /// Identity of an IP set: what it contains, not how it is stored. Displayed text is unique and deterministic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -270,17 +271,6 @@ pub enum ToHost {
     Return,
     /// Accepted.
     Accept,
-}
-
-/// A port that stays open whatever policy says.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Failsafe {
-    /// TCP, UDP or SCTP.
-    pub protocol: Protocol,
-    /// Destination port.
-    pub port: u16,
-    /// Inbound: only from here. Outbound: only to here.
-    pub net: Option<IpNet>,
 }
 
 /// Settings that change what policy means.

@@ -1,1 +1,3 @@
-//! Room dataplane.
+//! Backends that print a ruleset, compare it with the kernel and apply the difference; and the links of the host.
+
+pub mod links;
