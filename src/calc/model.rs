@@ -155,6 +155,14 @@ impl Direction {
             Direction::Egress => "egress",
         }
     }
+
+    /// The other one: what a host sees of its workload's traffic.
+    pub fn opposite(self) -> Direction {
+        match self {
+            Direction::Ingress => Direction::Egress,
+            Direction::Egress => Direction::Ingress,
+        }
+    }
 }
 
 impl RuleLists {
