@@ -1,19 +1,26 @@
-//! stub
-use crate::api::Protocol;
-use ipnet::IpNet;
-/// f
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Failsafe { /// p
- pub protocol: Protocol, /// p
- pub port: u16, /// n
- pub net: Option<IpNet> }
-/// x
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ToHostAction { /// d
-Drop, /// r
-Return, /// a
-Accept }
-/// s
-#[allow(missing_docs)]
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings { pub failsafe_inbound_host_ports: Vec<Failsafe>, pub failsafe_outbound_host_ports: Vec<Failsafe>, pub interface_prefix: Vec<String>, pub interface_exclude: Vec<String>, pub default_endpoint_to_host_action: ToHostAction, pub disable_conntrack_invalid_check: bool }
+//! moat's own settings: one table of parameters, the layers in which they are given, and the
+//! origin of every value (facts 6; the names are FelixConfiguration's where Calico has the setting).
+//!
+//! From low to high: defaults, FelixConfiguration `default` and `node.HOST`, the vendor's files,
+//! the settings file, its drop-ins, the environment, the command line.
+
+mod error;
+mod failsafe;
+mod file;
+mod layer;
+mod load;
+mod params;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use error::ConfigError;
+pub use failsafe::Failsafe;
+pub use layer::Origin;
+pub use load::{Input, Loaded, RESERVED_ENV, Row, load};
+pub use params::{PARAMS, Param, example_file, reference_markdown};
+pub use settings::{
+    AllowAction, ChainInsertMode, DenyAction, HostAction, IptablesBackend, Settings, Severity,
+};
+pub use value::Kind;
