@@ -16,9 +16,9 @@ pub fn options(settings: &Settings) -> Options {
         failsafe_out: settings.failsafe_outbound_host_ports.clone(),
         workload_prefixes: settings.interface_prefix.clone(),
         workload_to_host: match settings.default_endpoint_to_host_action {
-            config::ToHostAction::Drop => ToHost::Drop,
-            config::ToHostAction::Return => ToHost::Return,
-            config::ToHostAction::Accept => ToHost::Accept,
+            config::HostAction::Drop => ToHost::Drop,
+            config::HostAction::Return => ToHost::Return,
+            config::HostAction::Accept => ToHost::Accept,
         },
         drop_invalid: !settings.disable_conntrack_invalid_check,
     }

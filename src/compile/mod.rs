@@ -42,7 +42,7 @@ pub struct Options {
 impl Options {
     /// From the settings.
     pub fn new(settings: &crate::config::Settings, ipv6: bool) -> Options {
-        use crate::config::{AllowAction, DenyAction, InsertMode};
+        use crate::config::{AllowAction, ChainInsertMode, DenyAction};
         let mut families = vec![Family::V4];
         if ipv6 && settings.ipv6_support {
             families.push(Family::V6);
@@ -50,7 +50,7 @@ impl Options {
         Options {
             families,
             mark_mask: settings.iptables_mark_mask,
-            insert: settings.chain_insert_mode == InsertMode::Insert,
+            insert: settings.chain_insert_mode == ChainInsertMode::Insert,
             filter_accept: settings.iptables_filter_allow_action == AllowAction::Accept,
             mangle_accept: settings.iptables_mangle_allow_action == AllowAction::Accept,
             reject: settings.iptables_filter_deny_action == DenyAction::Reject,

@@ -132,7 +132,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn nets_set(&mut self, nets: &[IpNet]) -> String {
+    pub(super) fn nets_set(&mut self, nets: &[IpNet]) -> String {
         let nets: BTreeSet<IpNet> = IpNet::aggregate(&nets.to_vec()).into_iter().collect();
         let text = nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let name = names::constant_set("nets", &text, self.family);
