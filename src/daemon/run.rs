@@ -1,0 +1,439 @@
+//! The loop: events, calculate, plan, apply, report.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::args::Args;
+use super::control::{self, Call, Reply, Request};
+use super::report::{
+    ApplyReport, ConfigReport, Degraded, PlanReport, SnapshotReport, SourceReport, State, Status, now,
+};
+use super::start::{Parts, start};
+use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
+use crate::api::{self, Kind};
+use crate::compile::Ruleset;
+use crate::dataplane::{Dataplane, Plan, iptables};
+use crate::store::snapshot::{self, Snapshot};
+use crate::verdict;
+
+/// Pause before a failed apply is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// What a long first apply may take beyond the unit's start limit, granted anew for every try.
+const START_EXTENSION: Duration = Duration::from_secs(120);
+/// A directory that was being written to is looked at again after this.
+const UNSETTLED: Duration = Duration::from_secs(1);
+/// Timers that are off.
+const NEVER: Duration = Duration::from_secs(86_400 * 365);
+
+/// Serves until told to stop.
+pub async fn run(args: &Args) -> Result<(), Failure> {
+    let parts = start(args).await?;
+    let run_dir = parts.loaded.settings.run_dir.clone();
+    let served = control::serve(&run_dir);
+    let (calls, socket) = served.map_err(|e| {
+        Failure::new(EX_CANTCREAT, format!("cannot serve the control socket in {}: {e}", run_dir.display()))
+    })?;
+    let mut signals = Signals::new().map_err(|e| Failure::new(EX_OSERR, format!("cannot handle signals: {e}")))?;
+    let mut daemon = Daemon::new(args, parts, socket);
+    daemon.first_apply();
+    daemon.events(calls, &mut signals).await;
+    daemon.stop();
+    Ok(())
+}
+
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            reload: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+struct Daemon<'a> {
+    args: &'a Args,
+    parts: Parts,
+    socket: PathBuf,
+    ready: bool,
+    ruleset: Ruleset,
+    apply_error: Option<String>,
+    last_apply: Option<ApplyReport>,
+    verified_at: Option<String>,
+    snapshot: Option<(u64, Instant)>,
+    last_contact: String,
+    retry_at: Option<Instant>,
+    rescan_at: Option<Instant>,
+    verify_at: Instant,
+    /// Problems already logged, so that each is said once.
+    reported: Vec<Degraded>,
+}
+
+impl<'a> Daemon<'a> {
+    fn new(args: &'a Args, parts: Parts, socket: PathBuf) -> Daemon<'a> {
+        let ruleset = parts.engine.ruleset();
+        Daemon {
+            args,
+            parts,
+            socket,
+            ready: false,
+            ruleset,
+            apply_error: None,
+            last_apply: None,
+            verified_at: None,
+            snapshot: None,
+            last_contact: now(),
+            retry_at: None,
+            rescan_at: None,
+            verify_at: Instant::now() + NEVER,
+            reported: Vec::new(),
+        }
+    }
+
+    fn first_apply(&mut self) {
+        notify::extend_timeout(START_EXTENSION);
+        self.parts.generation += 1;
+        self.apply();
+        if self.apply_error.is_none() {
+            // Rules of ours in the backend that is not in use would judge every packet a second time.
+            let other = self.parts.choice.backend.other();
+            match iptables::remove_rules(other) {
+                Ok(plan) if plan.is_empty() => {}
+                Ok(_) => tracing::info!("removed moat's rules from the {other} backend, which is not in use"),
+                Err(error) => tracing::warn!("cannot look for old rules in the {other} backend: {error}"),
+            }
+        }
+        self.rescan_at = self.parts.source.unsettled().then(|| Instant::now() + UNSETTLED);
+        self.log_problems();
+    }
+
+    async fn events(&mut self, mut calls: mpsc::Receiver<Call>, signals: &mut Signals) {
+        let watchdog = notify::watchdog_interval();
+        let mut links_alive = true;
+        loop {
+            notify::watchdog();
+            let timer = self.next_timer(watchdog);
+            tokio::select! {
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
+                _ = signals.reload.recv() => self.reload(),
+                () = self.parts.watcher.changed() => self.files_changed(),
+                result = self.parts.monitor.changed(), if links_alive => match result {
+                    Ok(()) => self.links_changed(),
+                    Err(error) => {
+                        links_alive = false;
+                        tracing::error!("interfaces are no longer followed: {error}");
+                    }
+                },
+                call = calls.recv() => if let Some(call) = call { self.answer(call) },
+                () = tokio::time::sleep_until(timer.into()) => self.timers(),
+            }
+        }
+    }
+
+    fn next_timer(&self, watchdog: Option<Duration>) -> Instant {
+        let due = [self.retry_at, self.rescan_at, watchdog.map(|w| Instant::now() + w)];
+        due.into_iter().flatten().fold(self.verify_at, Instant::min)
+    }
+
+    fn timers(&mut self) {
+        let time = Instant::now();
+        if self.retry_at.is_some_and(|at| at <= time) {
+            self.retry_at = None;
+            self.apply();
+        }
+        if self.rescan_at.is_some_and(|at| at <= time) {
+            self.rescan_at = None;
+            self.files_changed();
+        }
+        if self.verify_at <= time {
+            self.verify();
+        }
+    }
+
+    fn reload(&mut self) {
+        notify::reloading();
+        self.parts.reload_settings(self.args);
+        self.scan();
+        self.recalculate(true);
+        notify::ready();
+    }
+
+    fn files_changed(&mut self) {
+        let changed = self.scan();
+        self.recalculate(changed);
+    }
+
+    /// Reads the directories; says whether a resource changed.
+    fn scan(&mut self) -> bool {
+        let updates = self.parts.source.scan();
+        self.last_contact = now();
+        self.rescan_at = self.parts.source.unsettled().then(|| Instant::now() + UNSETTLED);
+        let touched = self.parts.engine.update(updates);
+        if touched.felix {
+            self.parts.reload_settings(self.args);
+        }
+        touched.resources
+    }
+
+    fn links_changed(&mut self) {
+        let links = self.parts.monitor.links().clone();
+        self.parts.engine.set_links(links);
+        self.recalculate(false);
+    }
+
+    fn recalculate(&mut self, resources_changed: bool) {
+        let policy_changed = self.parts.engine.calculate();
+        let ruleset = self.parts.engine.ruleset();
+        if policy_changed || resources_changed || ruleset != self.ruleset {
+            self.parts.generation += 1;
+            self.ruleset = ruleset;
+            self.apply();
+        }
+        self.log_problems();
+    }
+
+    fn apply(&mut self) {
+        let begin = Instant::now();
+        if !self.ready {
+            notify::extend_timeout(START_EXTENSION);
+        }
+        let result = tokio::task::block_in_place(|| self.parts.dataplane.apply(&self.ruleset));
+        match result {
+            Ok(plan) => self.applied(&plan, begin),
+            Err(error) => {
+                let message = format!("cannot write the rules: {error}");
+                if self.apply_error.as_ref() != Some(&message) {
+                    tracing::error!("{message}; the rules in the kernel stay as they are, trying again");
+                }
+                self.apply_error = Some(message);
+                self.retry_at = Some(Instant::now() + RETRY);
+            }
+        }
+        self.tell_systemd();
+    }
+
+    fn applied(&mut self, plan: &Plan, begin: Instant) {
+        if self.apply_error.take().is_some() {
+            tracing::info!("the rules could be written again");
+        }
+        let generation = self.parts.generation;
+        let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_apply = Some(ApplyReport { when: now(), milliseconds, changed: plan.changed });
+        self.verified_at = Some(now());
+        self.schedule_verify();
+        let endpoints = self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
+        tracing::info!(
+            generation,
+            "policy in force: generation {generation}, {endpoints} endpoints, {} rules added, {} removed, {milliseconds} ms",
+            plan.changed.rules_added,
+            plan.changed.rules_removed
+        );
+        self.save();
+        if !self.ready {
+            self.ready = true;
+            notify::ready();
+        }
+    }
+
+    fn schedule_verify(&mut self) {
+        let interval = self.parts.loaded.settings.iptables_refresh_interval;
+        self.verify_at = Instant::now() + if interval.is_zero() { NEVER } else { interval };
+    }
+
+    /// Compares the kernel with what is wanted and repairs it.
+    fn verify(&mut self) {
+        self.schedule_verify();
+        let read = tokio::task::block_in_place(|| {
+            self.parts.dataplane.read()?;
+            self.parts.dataplane.plan(&self.ruleset)
+        });
+        match read {
+            Ok(plan) if plan.is_empty() => self.verified_at = Some(now()),
+            Ok(plan) => {
+                tracing::warn!("somebody changed moat's rules ({} lines differ): repairing", plan.lines().len());
+                self.apply();
+            }
+            Err(error) => tracing::warn!("cannot compare the kernel with the policy: {error}"),
+        }
+    }
+
+    fn save(&mut self) {
+        let written = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let snapshot = Snapshot {
+            generation: self.parts.generation,
+            written,
+            node: self.parts.loaded.settings.felix_hostname.clone(),
+            settings: serde_json::to_value(&self.parts.loaded).unwrap_or_default(),
+            store: self.parts.engine.store().saved(),
+            backend: Some(self.parts.choice.backend.to_string()),
+        };
+        match snapshot::write(&self.parts.loaded.settings.state_dir, &snapshot) {
+            Ok(()) => self.snapshot = Some((snapshot.generation, Instant::now())),
+            Err(error) => tracing::warn!("cannot write the snapshot: {error}"),
+        }
+    }
+
+    fn degraded(&self) -> Vec<Degraded> {
+        let mut degraded: Vec<Degraded> = self.parts.settings_problem.iter().cloned().collect();
+        degraded.extend(self.apply_error.iter().map(|reason| Degraded {
+            reason: reason.clone(),
+            object: "kernel".to_owned(),
+            place: self.parts.dataplane.name(),
+        }));
+        degraded.extend(self.parts.watcher.problem().map(|reason| Degraded {
+            reason: reason.to_owned(),
+            object: "policyDirs".to_owned(),
+            place: String::new(),
+        }));
+        degraded.extend(self.parts.engine.degraded());
+        degraded
+    }
+
+    fn state(&self) -> State {
+        match (self.ready, self.degraded().is_empty()) {
+            (false, _) => State::Starting,
+            (true, true) => State::Enforcing,
+            (true, false) => State::Degraded,
+        }
+    }
+
+    fn log_problems(&mut self) {
+        let degraded = self.degraded();
+        for problem in degraded.iter().filter(|p| !self.reported.contains(p)) {
+            tracing::error!(source = problem.place, policy = problem.object, "{}", problem.reason);
+        }
+        if degraded.is_empty() && !self.reported.is_empty() {
+            tracing::info!("all problems are solved");
+        }
+        self.reported = degraded;
+        self.tell_systemd();
+    }
+
+    fn tell_systemd(&self) {
+        let endpoints = self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
+        let state = match self.state() {
+            State::Starting => "starting".to_owned(),
+            State::Enforcing => "enforcing".to_owned(),
+            State::Degraded => format!("degraded ({} problems, see moatctl status)", self.degraded().len()),
+        };
+        notify::status(&format!("{state}: generation {}, {endpoints} endpoints", self.parts.generation));
+    }
+
+    fn stop(&self) {
+        notify::stopping();
+        // The rules stay: stopping the daemon must not open the host.
+        let _ = std::fs::remove_file(&self.socket);
+        tracing::info!("stopped; the rules stay in force");
+    }
+
+    fn answer(&mut self, call: Call) {
+        let reply = match self.reply(call.request) {
+            Ok(value) => Reply::Ok(value),
+            Err(message) => Reply::Error(message),
+        };
+        // A client that left needs no answer.
+        let _ = call.reply.send(reply);
+    }
+
+    fn reply(&mut self, request: Request) -> Result<serde_json::Value, String> {
+        match request {
+            Request::Status => to_json(&self.status()),
+            Request::Get { kind, namespace, name } => self.get(&kind, namespace.as_deref(), name.as_deref()),
+            Request::Config => to_json(&self.config()),
+            Request::Plan { files } => self.plan(&files).and_then(|plan| to_json(&plan)),
+            Request::Explain(query) => {
+                let engine = &self.parts.engine;
+                let resources: Vec<_> = engine.store().resources().cloned().collect();
+                let answer = verdict::explain(&query, engine.policy(), &resources, Some(engine.links()))?;
+                to_json(&answer)
+            }
+            Request::Checksystem => {
+                let backend = self.parts.choice.backend;
+                to_json(&tokio::task::block_in_place(|| iptables::check_features(backend)))
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let engine = &self.parts.engine;
+        let in_sync = engine.store().unconfirmed().next().is_none();
+        let sources = self.parts.loaded.settings.policy_dirs.iter().map(|dir| SourceReport {
+            name: format!("dir:{}", dir.display()),
+            in_sync,
+            last_contact: Some(self.last_contact.clone()),
+            revision: engine.store().revision(),
+        });
+        Status {
+            node: self.parts.loaded.settings.felix_hostname.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: self.parts.generation,
+            state: self.state(),
+            degraded: self.degraded(),
+            warnings: engine.warnings(),
+            endpoints: engine.endpoints(),
+            backend: self.parts.dataplane.name(),
+            backend_reason: self.parts.choice.why.clone(),
+            sources: sources.collect(),
+            snapshot: self.snapshot.map(|(generation, at)| SnapshotReport { generation, age: at.elapsed().as_secs() }),
+            last_apply: self.last_apply.clone(),
+            verified_at: self.verified_at.clone(),
+        }
+    }
+
+    fn get(&self, kind: &str, namespace: Option<&str>, name: Option<&str>) -> Result<serde_json::Value, String> {
+        let kind: Kind = kind.parse().map_err(|_| format!("unknown kind {kind}"))?;
+        let wanted = |r: &&api::Resource| {
+            r.id.kind == kind
+                && namespace.is_none_or(|n| n == r.id.namespace)
+                && name.is_none_or(|n| n == r.id.name)
+        };
+        let found: Vec<_> = self.parts.engine.store().resources().filter(wanted).collect();
+        let found: Vec<serde_json::Value> = found
+            .iter()
+            .map(|r| serde_json::json!({"resource": &*r.raw, "origin": r.origin.to_string()}))
+            .collect();
+        Ok(serde_json::Value::Array(found))
+    }
+
+    fn config(&self) -> ConfigReport {
+        let rows = self.parts.loaded.rows();
+        ConfigReport {
+            settings: rows.iter().filter_map(|row| serde_json::to_value(row).ok()).collect(),
+            notes: self.parts.loaded.notes.clone(),
+        }
+    }
+
+    fn plan(&mut self, files: &[(String, String)]) -> Result<PlanReport, String> {
+        let mut resources = Vec::new();
+        let mut issues = Vec::new();
+        for (name, text) in files {
+            let parsed = api::parse_bytes(name, text.as_bytes());
+            issues.extend(parsed.issues.iter().map(ToString::to_string));
+            if parsed.has_errors() {
+                return Err(issues.join("\n"));
+            }
+            resources.extend(parsed.resources);
+        }
+        let ruleset = if files.is_empty() { self.ruleset.clone() } else { self.parts.engine.candidate(&resources) };
+        let plan = tokio::task::block_in_place(|| {
+            self.parts.dataplane.read()?;
+            self.parts.dataplane.plan(&ruleset)
+        });
+        let plan = plan.map_err(|e| e.to_string())?;
+        Ok(PlanReport { changes: !plan.is_empty(), changed: plan.changed, lines: plan.lines(), issues })
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, String> {
+    serde_json::to_value(value).map_err(|e| e.to_string())
+}
