@@ -1,0 +1,209 @@
+//! GlobalNetworkPolicy, NetworkPolicy, Tier and Profile (facts 1.3, 1.4, 1.8, 1.9).
+
+use std::sync::Arc;
+
+use super::at::{At, Fields, Message};
+use super::envelope::DEFAULT_TIER;
+use super::rule::{self, Owner};
+use super::{entity, lint, names, read};
+use crate::api::types::{Policy, Profile, Spec, Tier};
+use crate::api::yaml::Node;
+use crate::selector::Selector;
+
+/// Order of a tier that gives none.
+const DEFAULT_ORDER: f64 = 1_000_000.0;
+
+/// The tiers that every Calico has: name, order, whether undecided traffic passes on.
+const PREDEFINED: [(&str, f64, bool); 3] = [
+    (DEFAULT_TIER, DEFAULT_ORDER, false),
+    ("kube-admin", 1_000.0, true),
+    ("kube-baseline", 10_000_000.0, true),
+];
+
+/// Specification of either kind of policy.
+pub fn decode(at: &At<'_>, owner: &Owner<'_>) -> Option<Spec> {
+    let fields = Fields::of(at)?;
+    let policy = common(&fields, owner);
+    fields.finish();
+    policy.map(|policy| Spec::Policy(Arc::new(policy)))
+}
+
+/// The fields of a policy, without complaining about further ones.
+pub fn common(fields: &Fields<'_>, owner: &Owner<'_>) -> Option<Policy> {
+    let errors = fields.at.sink.errors();
+    let tier = fields
+        .opt("tier", tier_name)
+        .unwrap_or_else(|| DEFAULT_TIER.to_owned());
+    let order = fields.opt("order", read::number);
+    let selector = fields
+        .opt("selector", entity::plain_selector)
+        .unwrap_or_else(Selector::all);
+    let service_account_selector = fields.opt("serviceAccountSelector", entity::plain_selector);
+    let types = fields.list("types", 2, |at| {
+        read::choice(at, &[("Ingress", true), ("Egress", false)])
+    });
+    if types.len() == 2 && types[0] == types[1] {
+        fields.opt("types", |at| at.error::<()>("a type is given twice"));
+    }
+    hints(fields);
+    let (ingress, egress) = rule::lists(fields, owner);
+    let mut policy = Policy {
+        tier,
+        order,
+        selector,
+        namespace_selector: None,
+        service_account_selector,
+        applies_ingress: types.contains(&true)
+            || (types.is_empty() && (!ingress.is_empty() || egress.is_empty())),
+        applies_egress: types.contains(&false) || (types.is_empty() && !egress.is_empty()),
+        ingress,
+        egress,
+        apply_on_forward: false,
+        do_not_track: false,
+        pre_dnat: false,
+    };
+    if *owner == Owner::Global {
+        global(fields, &mut policy);
+    }
+    if fields.at.sink.errors() == errors {
+        lint::policy(fields, &policy);
+    }
+    Some(policy)
+}
+
+fn tier_name(at: &At<'_>) -> Option<String> {
+    let name = read::text(at)?;
+    if name.is_empty() {
+        Some(DEFAULT_TIER.to_owned())
+    } else {
+        read::checked(at, names::dns_label)
+    }
+}
+
+fn hints(fields: &Fields<'_>) {
+    let hints = fields.list("performanceHints", 1, |at| {
+        read::choice(at, &[("AssumeNeededOnEveryNode", ())])
+    });
+    debug_assert!(hints.len() <= 1);
+}
+
+/// What only a GlobalNetworkPolicy has.
+fn global(fields: &Fields<'_>, policy: &mut Policy) {
+    let flag = |name| fields.opt(name, read::boolean).unwrap_or_default();
+    policy.namespace_selector = fields.opt("namespaceSelector", entity::plain_selector);
+    policy.apply_on_forward = flag("applyOnForward");
+    policy.do_not_track = flag("doNotTrack");
+    policy.pre_dnat = flag("preDNAT");
+    let complain = |field, message: Message| fields.opt(field, |at| at.error::<()>(message));
+    if policy.do_not_track && policy.pre_dnat {
+        complain(
+            "preDNAT",
+            "preDNAT and doNotTrack cannot both be true, for a given PolicySpec".into(),
+        );
+    }
+    if policy.pre_dnat
+        && fields
+            .get("egress")
+            .is_some_and(|at| at.items().is_some_and(|items| !items.is_empty()))
+    {
+        complain("egress", "a preDNAT policy cannot have egress rules".into());
+    }
+    if policy.pre_dnat
+        && let Some(at) = fields.get("types")
+        && let Some((n, node)) = at
+            .items()
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .find(|(_, t)| t.text() == Some("Egress"))
+    {
+        at.item(n, node)
+            .complain("a preDNAT policy can only apply to ingress");
+    }
+    if (policy.do_not_track || policy.pre_dnat) && !policy.apply_on_forward {
+        let field = if policy.pre_dnat {
+            "preDNAT"
+        } else {
+            "doNotTrack"
+        };
+        let rule = "applyOnForward must be true if either preDNAT or doNotTrack is true, for a given PolicySpec";
+        complain(
+            field,
+            Message::with(rule, "add applyOnForward: true".to_owned()),
+        );
+    }
+}
+
+/// Specification of a Tier.
+pub fn tier(at: &At<'_>, name: &str) -> Option<Spec> {
+    let fields = Fields::of(at)?;
+    let order = fields.opt("order", read::number).unwrap_or(DEFAULT_ORDER);
+    let pass = fields.opt("defaultAction", |at| {
+        read::choice(at, &[("Deny", false), ("Pass", true)])
+    });
+    let default_pass = pass.unwrap_or_default();
+    if let Some((_, fixed_order, fixed_pass)) = PREDEFINED.iter().find(|tier| tier.0 == name) {
+        let complain = |field, text: String| match fields.get(field) {
+            Some(at) => at.complain(text),
+            None => fields.missing_because(field, &text),
+        };
+        if order != *fixed_order {
+            complain(
+                "order",
+                format!("the tier {name} must have order {fixed_order}"),
+            );
+        }
+        if default_pass != *fixed_pass {
+            let action = if *fixed_pass { "Pass" } else { "Deny" };
+            complain(
+                "defaultAction",
+                format!("the tier {name} must have defaultAction {action}"),
+            );
+        }
+    }
+    fields.finish();
+    Some(Spec::Tier(Tier {
+        order,
+        default_pass,
+    }))
+}
+
+/// Specification of a Profile.
+pub fn profile(at: &At<'_>) -> Option<Spec> {
+    let fields = Fields::of(at)?;
+    let errors = at.sink.errors();
+    let (ingress, egress) = rule::lists(&fields, &Owner::Global);
+    let labels = fields
+        .opt("labelsToApply", inherited_labels)
+        .unwrap_or_default();
+    if at.sink.errors() == errors {
+        lint::rules(&fields, "ingress", &ingress);
+        lint::rules(&fields, "egress", &egress);
+    }
+    fields.finish();
+    Some(Spec::Profile(Arc::new(Profile {
+        ingress,
+        egress,
+        labels,
+    })))
+}
+
+/// Labels, of which those of namespaces and service accounts have a prefix that the length limit does not count.
+fn inherited_labels(at: &At<'_>) -> Option<std::collections::BTreeMap<String, String>> {
+    for (key, node) in at.entries()? {
+        let at = at.entry(&key.name, node);
+        let own = ["pcns.", "pcsa."]
+            .iter()
+            .find_map(|p| key.name.strip_prefix(p))
+            .unwrap_or(&key.name);
+        for checked in [
+            names::label_key(own),
+            names::label_value(Node::text(node).unwrap_or_default()),
+        ] {
+            if let Err(message) = checked {
+                at.complain(message);
+            }
+        }
+    }
+    read::text_map(at)
+}
