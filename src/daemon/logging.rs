@@ -15,6 +15,8 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::config::Severity;
+
 /// Environment variable that overrides the level: a level, or directives such as `info,moat::calc=trace`.
 pub const VARIABLE: &str = "MOAT_LOG";
 
@@ -37,7 +39,7 @@ pub enum LogError {
     NotYet,
 }
 
-/// Starts logging, at level info until [`set_level`] tells what the settings say. Call it first and once.
+/// Starts logging, at level info until [`set_level`]. Call it first and once.
 ///
 /// # Errors
 /// The variable is wrong (nothing is logged then: say so on stderr and end), or logging is set up already.
@@ -51,27 +53,25 @@ pub fn init() -> Result<(), LogError> {
     FILTER.set(handle).map_err(|_| LogError::Twice)
 }
 
-/// Changes the level. [`VARIABLE`], where it is set, stays in force.
+/// Changes the level to what the settings say. [`VARIABLE`], where it is set, stays in force.
 ///
 /// # Errors
 /// The variable is wrong, or logging was not set up.
-pub fn set_level(level: LevelFilter) -> Result<(), LogError> {
+pub fn set_level(severity: Severity) -> Result<(), LogError> {
     let handle = FILTER.get().ok_or(LogError::NotYet)?;
+    let level = level_of(severity);
     handle.reload(filter(level)?).map_err(|_| LogError::NotYet)
 }
 
-/// The level that a name of Felix's `logSeverity` settings means, in any case: `Trace`, `Debug`, `Info`, `Warning`,
-/// `Error`, `Fatal` (of which there is none here: errors) and `None`.
-pub fn parse_level(name: &str) -> Option<LevelFilter> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        "trace" => LevelFilter::TRACE,
-        "debug" => LevelFilter::DEBUG,
-        "info" => LevelFilter::INFO,
-        "warning" | "warn" => LevelFilter::WARN,
-        "error" | "fatal" => LevelFilter::ERROR,
-        "none" | "off" => LevelFilter::OFF,
-        _ => return None,
-    })
+/// The level of a `logSeverityScreen`. Nothing here is fatal and goes on: errors are the last to be shown.
+fn level_of(severity: Severity) -> LevelFilter {
+    match severity {
+        Severity::Trace => LevelFilter::TRACE,
+        Severity::Debug => LevelFilter::DEBUG,
+        Severity::Info => LevelFilter::INFO,
+        Severity::Warning => LevelFilter::WARN,
+        Severity::Error | Severity::Fatal => LevelFilter::ERROR,
+    }
 }
 
 fn filter(level: LevelFilter) -> Result<EnvFilter, LogError> {
@@ -158,26 +158,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn level_names() {
-        let levels = [
-            "Trace", "DEBUG", "info", "Warning", "Error", "FATAL", "None",
-        ]
-        .map(parse_level);
-        use LevelFilter as L;
-        let wanted = [
-            L::TRACE,
-            L::DEBUG,
-            L::INFO,
-            L::WARN,
-            L::ERROR,
-            L::ERROR,
-            L::OFF,
-        ];
-        assert_eq!(levels, wanted.map(Some));
-        assert_eq!(parse_level("loud"), None);
-    }
-
     /// The directives of a filter, sorted.
     fn directives(level: LevelFilter, variable: &str) -> Vec<String> {
         let text = filter_from(level, variable).unwrap().to_string();
@@ -208,17 +188,15 @@ mod tests {
     /// One test for what is global to the process.
     #[test]
     fn set_up_once_and_changed_later() {
-        assert!(matches!(
-            set_level(LevelFilter::INFO),
-            Err(LogError::NotYet)
-        ));
+        assert!(matches!(set_level(Severity::Info), Err(LogError::NotYet)));
         init().unwrap();
-        set_level(LevelFilter::OFF).unwrap();
-        assert!(!tracing::enabled!(tracing::Level::ERROR));
-        set_level(LevelFilter::DEBUG).unwrap();
+        set_level(Severity::Fatal).unwrap();
+        assert!(tracing::enabled!(tracing::Level::ERROR));
+        assert!(!tracing::enabled!(tracing::Level::WARN));
+        set_level(Severity::Debug).unwrap();
         assert!(tracing::enabled!(tracing::Level::DEBUG));
         assert!(!tracing::enabled!(target: "rtnetlink", tracing::Level::INFO));
         assert!(matches!(init(), Err(LogError::Twice)));
-        set_level(LevelFilter::OFF).unwrap();
+        set_level(Severity::Error).unwrap();
     }
 }

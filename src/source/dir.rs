@@ -97,10 +97,7 @@ impl PolicyDir {
             Ok(listing) => listing,
             Err(issue) => {
                 self.away = true;
-                updates.push(FileUpdate {
-                    path: dir_path,
-                    content: FileContent::Unreadable(*issue),
-                });
+                updates.push(unreadable(dir_path, *issue));
                 return false;
             }
         };
@@ -114,11 +111,7 @@ impl PolicyDir {
             let known = self.files.get(&path).copied().flatten();
             let seen = match name {
                 Name::Text(name) => look(&dir, &name, &path, known, trust),
-                Name::NotUtf8(_) => Look::Failed(refusal(
-                    &path,
-                    "has a name that is not UTF-8".to_owned(),
-                    "rename it",
-                )),
+                Name::NotUtf8(_) => Look::Failed(misnamed(&path)),
             };
             busy |= matches!(seen, Look::Busy(_));
             if !matches!(seen, Look::Gone) {
@@ -169,6 +162,17 @@ impl std::ops::Deref for Name {
         match self {
             Name::Text(name) | Name::NotUtf8(name) => name,
         }
+    }
+}
+
+fn misnamed(path: &str) -> Issue {
+    refusal(path, "has a name that is not UTF-8".to_owned(), "rename it")
+}
+
+fn unreadable(path: String, issue: Issue) -> FileUpdate {
+    FileUpdate {
+        path,
+        content: FileContent::Unreadable(issue),
     }
 }
 

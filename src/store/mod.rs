@@ -17,7 +17,7 @@ use crate::source::{FileContent, FileUpdate};
 /// What became different in the view. Empty when nothing did.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// New resources and resources with new content, sorted by id.
+    /// New resources, and resources with new content or at a new place (which messages about them name), sorted by id.
     pub upserted: Vec<Resource>,
     /// Resources that are no more, sorted.
     pub deleted: Vec<ResourceId>,
@@ -69,7 +69,7 @@ impl Store {
         Store::default()
     }
 
-    /// Takes in what a source found. Objects whose content is as before are no change, even when they moved in their file.
+    /// Takes in what a source found.
     pub fn apply(&mut self, source: &str, updates: Vec<FileUpdate>) -> Changes {
         let source: Arc<str> = source.into();
         let mut touched = Touched::new();
@@ -253,7 +253,7 @@ impl Store {
                 self.contested.remove(&id)
             };
             match (before, self.get(&id)) {
-                (Some(before), Some(now)) if before.same_content(now) => {}
+                (Some(before), Some(now)) if is_same(&before, now) => {}
                 (_, Some(now)) => changes.upserted.push(now.clone()),
                 (Some(_), None) => changes.deleted.push(id),
                 (None, None) => {}
@@ -287,6 +287,11 @@ impl Store {
         };
         origins.map(issue).collect()
     }
+}
+
+/// Whether nothing differs that anybody can see: content, file and lines.
+fn is_same(a: &Resource, b: &Resource) -> bool {
+    a.same_content(b) && a.origin == b.origin && a.rule_lines() == b.rule_lines()
 }
 
 /// Ids that may have changed, with the resource that was in force before.
