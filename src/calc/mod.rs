@@ -8,6 +8,7 @@ mod attach;
 mod effective;
 mod endpoints;
 mod index;
+mod lint;
 mod model;
 mod rules;
 mod sets;
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use effective::{NAMESPACE, policy_selector};
+pub use lint::{lint, nodes};
 pub use model::*;
 pub use rules::DEFAULT_ALLOW;
 

@@ -135,11 +135,7 @@ impl Parts {
 }
 
 fn set_log_level(loaded: &Loaded) {
-    let name = serde_json::to_value(loaded.settings.log_severity_screen).unwrap_or_default();
-    let level = name.as_str().and_then(super::logging::parse_level);
-    if let Some(level) = level
-        && let Err(error) = super::logging::set_level(level)
-    {
+    if let Err(error) = super::logging::set_level(loaded.settings.log_severity_screen) {
         tracing::warn!("{error}");
     }
 }

@@ -4,6 +4,7 @@
 
 mod matching;
 mod packet;
+mod query;
 mod stages;
 
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use packet::{Conntrack, Packet, Path};
+pub use query::{Answer, Query, explain};
 pub use stages::is_ipv6_essential;
 
 use crate::api::Family;
