@@ -45,10 +45,6 @@ impl Engine {
         &self.store
     }
 
-    /// The settings in force.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
 
     /// Interfaces and addresses.
     pub fn links(&self) -> &Links {

@@ -20,7 +20,7 @@ pub struct Parts {
     /// What is wrong with the settings now, while last good ones are in force.
     pub settings_problem: Option<Degraded>,
     /// Keeps a second daemon away.
-    pub lock: Lock,
+    pub _lock: Lock,
     /// Interfaces and addresses.
     pub monitor: LinkMonitor,
     /// The policy directories.
@@ -73,7 +73,7 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
     let ipv6 = iptables::ipv6_available();
     let engine = Engine::new(loaded.settings.clone(), monitor.links().clone(), ipv6);
     let mut parts =
-        Parts { loaded, settings_problem, lock, monitor, source, watcher, engine, dataplane, choice, generation: 0 };
+        Parts { loaded, settings_problem, _lock: lock, monitor, source, watcher, engine, dataplane, choice, generation: 0 };
     parts.first_look(args, snapshot);
     Ok(parts)
 }
