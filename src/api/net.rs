@@ -23,7 +23,11 @@ impl Family {
 
     /// The family of an address.
     pub fn of(addr: IpAddr) -> Family {
-        if addr.is_ipv4() { Family::V4 } else { Family::V6 }
+        if addr.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        }
     }
 
     /// The family of a prefix.
@@ -55,12 +59,22 @@ pub fn parse_net(text: &str) -> Result<IpNet, String> {
         Some((addr, len)) => (addr, Some(len)),
         None => (text, None),
     };
-    let addr: IpAddr = addr.parse().map_err(|_| format!("`{text}` is not an IP address or CIDR"))?;
+    let addr: IpAddr = addr
+        .parse()
+        .map_err(|_| format!("`{text}` is not an IP address or CIDR"))?;
     let max = if addr.is_ipv4() { 32 } else { 128 };
     let len = match len {
         None => max,
-        Some(l) if !l.is_empty() && l.len() <= 3 && l.bytes().all(|b| b.is_ascii_digit()) && (l == "0" || !l.starts_with('0')) => {
-            l.parse::<u8>().ok().filter(|l| *l <= max).ok_or_else(|| format!("prefix length of `{text}` is over {max}"))?
+        Some(l)
+            if !l.is_empty()
+                && l.len() <= 3
+                && l.bytes().all(|b| b.is_ascii_digit())
+                && (l == "0" || !l.starts_with('0')) =>
+        {
+            l.parse::<u8>()
+                .ok()
+                .filter(|l| *l <= max)
+                .ok_or_else(|| format!("prefix length of `{text}` is over {max}"))?
         }
         Some(_) => return Err(format!("prefix length of `{text}` is not a number")),
     };
@@ -91,7 +105,10 @@ pub struct PortRange {
 impl PortRange {
     /// The range of one port.
     pub fn one(port: u16) -> PortRange {
-        PortRange { first: port, last: port }
+        PortRange {
+            first: port,
+            last: port,
+        }
     }
 
     /// Whether the port lies in the range.
@@ -152,12 +169,21 @@ impl Protocol {
             .iter()
             .find(|(name, _)| *name == text)
             .map(|(_, p)| *p)
-            .or_else(|| text.parse::<u8>().ok().filter(|n| *n > 0 && !text.starts_with(['0', '+'])).map(Protocol))
+            .or_else(|| {
+                text.parse::<u8>()
+                    .ok()
+                    .filter(|n| *n > 0 && !text.starts_with(['0', '+']))
+                    .map(Protocol)
+            })
     }
 
     /// Parses a name in any case or a number, for command lines.
     pub fn parse_loose(text: &str) -> Option<Protocol> {
-        Self::NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, p)| *p).or_else(|| Protocol::parse(text))
+        Self::NAMES
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(text))
+            .map(|(_, p)| *p)
+            .or_else(|| Protocol::parse(text))
     }
 
     /// Whether Calico allows port lists with this protocol: TCP, UDP and SCTP.
