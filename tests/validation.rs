@@ -153,9 +153,20 @@ fn valid_resources_survive_storage() {
             let stored = parse_value(&resource.raw, &resource.origin, &resource.rule_lines());
             let stored = stored.unwrap_or_else(|issues| panic!("{}: {issues:?}", case.place));
             assert!(stored.same_content(&resource), "{}", case.place);
-            assert_eq!(format!("{stored:?}"), format!("{resource:?}"), "{}", case.place);
+            assert_eq!(
+                format!("{stored:?}"),
+                format!("{resource:?}"),
+                "{}",
+                case.place
+            );
             let printed = parse_bytes("f", resource.to_yaml().as_bytes());
-            assert!(!printed.has_errors(), "{}: {:?}\n{}", case.place, printed.issues, resource.to_yaml());
+            assert!(
+                !printed.has_errors(),
+                "{}: {:?}\n{}",
+                case.place,
+                printed.issues,
+                resource.to_yaml()
+            );
             assert_eq!(printed.resources[0].raw, resource.raw, "{}", case.place);
             count += 1;
         }
