@@ -7,6 +7,7 @@ mod kind;
 pub mod net;
 mod scalar;
 mod text;
+mod tree;
 mod types;
 pub mod yaml;
 

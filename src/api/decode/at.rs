@@ -8,7 +8,7 @@ use crate::api::types::ResourceId;
 use crate::api::yaml::{Key, Node, Value};
 
 /// Most issues reported for one text; those behind are only counted.
-pub const MAX_ISSUES: usize = 500;
+pub const MAX_ISSUES: usize = 100;
 
 /// Collects the issues of one text.
 #[derive(Debug, Default)]
@@ -77,8 +77,11 @@ impl Sink {
         });
     }
 
-    /// All issues in the order of their discovery.
+    /// All issues in the order of the text.
     pub fn finish(self) -> Vec<Issue> {
+        self.issues
+            .borrow_mut()
+            .sort_by_key(|issue| (issue.line, issue.column));
         if self.dropped.get() > 0 {
             let mut issues = self.issues.borrow_mut();
             let message = format!("at least {} more issues are not shown", self.dropped.get());
@@ -198,6 +201,11 @@ impl<'a> At<'a> {
         }
     }
 
+    /// Whether the node is an empty list. No complaints about anything else.
+    pub fn is_empty_list(&self) -> bool {
+        matches!(&self.node.value, Value::Seq(items) if items.is_empty())
+    }
+
     /// The entries of a mapping; anything else is an error.
     pub fn entries(&self) -> Option<&'a [(Key, Node)]> {
         match &self.node.value {
@@ -215,7 +223,8 @@ impl<'a> At<'a> {
             Value::Scalar(scalar) => match scalar.plain() {
                 Plain::Null => "nothing",
                 Plain::Bool(_) => "a truth value",
-                Plain::Int(_) | Plain::Float(_) => "a number",
+                Plain::Int(_) => "a number",
+                Plain::Float(_) => "a decimal number",
                 Plain::Text => "text",
             },
         };
@@ -229,6 +238,13 @@ impl<'a> At<'a> {
             (self.node.line, self.node.col),
             text.into(),
         );
+    }
+
+    /// Reports an error about the key of this node.
+    pub fn complain_key(&self, key: &Key, text: impl Into<Message>) {
+        let (pos, value) = ((key.line, key.col), Some(shorten(&key.name)));
+        self.sink
+            .report(Severity::Error, pos, self.to_string(), value, text.into());
     }
 
     /// Reports an error about this node. Always `None`, for use as a result.
@@ -285,7 +301,10 @@ impl fmt::Display for At<'_> {
                     "."
                 };
                 let key = shorten(key);
-                if key.contains(['.', '/', '[']) {
+                let plain = key
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+                if !plain {
                     write!(f, "[\"{key}\"]")
                 } else {
                     write!(f, "{dot}{key}")

@@ -34,7 +34,7 @@ pub fn host(at: &At<'_>) -> Option<Spec> {
         .is_some_and(|name| !name.is_empty());
     let has_ips = fields
         .get("expectedIPs")
-        .is_some_and(|at| at.items().is_none_or(|items| !items.is_empty()));
+        .is_some_and(|at| !at.is_empty_list());
     fields.finish();
     if !named && !has_ips {
         return at.error(Message::with(

@@ -81,7 +81,9 @@ fn port(at: &At<'_>) -> Option<Port> {
     let text = scalar.text.as_str();
     match scalar.plain() {
         Plain::Text => {}
-        Plain::Int(_) => return read::port(at).map(|port| Port::Range(PortRange::one(port))),
+        Plain::Int(_) | Plain::Float(_) => {
+            return read::port(at).map(|port| Port::Range(PortRange::one(port)));
+        }
         _ => return at.wrong_type("a port number, range or name"),
     }
     if let Some((first, last)) = text.split_once(':') {
@@ -98,10 +100,10 @@ fn port(at: &At<'_>) -> Option<Port> {
         }
         return Some(Port::Range(PortRange { first, last }));
     }
-    if text.bytes().all(|b| b.is_ascii_digit()) {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return match number(text) {
             Some(port) => Some(Port::Range(PortRange::one(port))),
-            None => at.error("a port number must be between 1 and 65535"),
+            None => at.error("a port number must be between 1 and 65535, without leading zeros"),
         };
     }
     if let Some((first, last)) = text

@@ -86,8 +86,14 @@ fn is_policy(kind: Kind) -> bool {
     )
 }
 
-/// The identity of a document as far as it can be told, without complaining about anything.
+/// The identity of a document as far as it can be told and shown, without complaining about anything.
 pub fn identify(kind: Kind, document: &Node) -> Option<ResourceId> {
+    const LONGEST: usize = 253;
+    let shown = |text: &str| text.len() <= LONGEST && text.bytes().all(|b| b.is_ascii_graphic());
+    identity(kind, document).filter(|id| shown(&id.name) && shown(&id.namespace))
+}
+
+fn identity(kind: Kind, document: &Node) -> Option<ResourceId> {
     let meta = document.get("metadata")?;
     let text = |node: &Node, name: &str| {
         node.get(name)
@@ -238,7 +244,7 @@ fn annotations(at: &At<'_>, kind: Kind) -> Option<BTreeMap<String, String>> {
     let mut annotations = read::text_map(at)?;
     for (key, node) in at.entries()? {
         if let Err(message) = names::label_key(&key.name.to_ascii_lowercase()) {
-            at.entry(&key.name, node).complain(message);
+            at.entry(&key.name, node).complain_key(key, message);
         }
     }
     let bytes: usize = annotations

@@ -41,8 +41,9 @@ pub fn pool(at: &At<'_>) -> Option<Spec> {
             at.error::<()>("ipipMode and vxlanMode cannot both be in use")
         });
     }
-    if let Some(cidr) = cidr {
-        pool_cidr(&fields, &cidr, ipip);
+    match cidr {
+        Some(cidr) => pool_cidr(&fields, &cidr, ipip),
+        None => drop(fields.get("blockSize")),
     }
     pool_uses(&fields, ipip || vxlan);
     fields.finish();

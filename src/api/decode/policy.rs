@@ -7,7 +7,6 @@ use super::envelope::DEFAULT_TIER;
 use super::rule::{self, Owner};
 use super::{entity, lint, names, read};
 use crate::api::types::{Policy, Profile, Spec, Tier};
-use crate::api::yaml::Node;
 use crate::selector::Selector;
 
 /// Order of a tier that gives none.
@@ -101,11 +100,7 @@ fn global(fields: &Fields<'_>, policy: &mut Policy) {
             "preDNAT and doNotTrack cannot both be true, for a given PolicySpec".into(),
         );
     }
-    if policy.pre_dnat
-        && fields
-            .get("egress")
-            .is_some_and(|at| at.items().is_some_and(|items| !items.is_empty()))
-    {
+    if policy.pre_dnat && fields.get("egress").is_some_and(|at| !at.is_empty_list()) {
         complain("egress", "a preDNAT policy cannot have egress rules".into());
     }
     if policy.pre_dnat
@@ -196,13 +191,11 @@ fn inherited_labels(at: &At<'_>) -> Option<std::collections::BTreeMap<String, St
             .iter()
             .find_map(|p| key.name.strip_prefix(p))
             .unwrap_or(&key.name);
-        for checked in [
-            names::label_key(own),
-            names::label_value(Node::text(node).unwrap_or_default()),
-        ] {
-            if let Err(message) = checked {
-                at.complain(message);
-            }
+        if let Err(message) = names::label_key(own) {
+            at.complain_key(key, message);
+        }
+        if let Err(message) = node.text().map_or(Ok(()), names::label_value) {
+            at.complain(message);
         }
     }
     read::text_map(at)

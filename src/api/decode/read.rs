@@ -10,7 +10,7 @@ use super::at::{At, Message};
 use super::names;
 use crate::api::issue::{did_you_mean, shorten};
 use crate::api::net::{parse_net, parse_strict_net};
-use crate::api::yaml::{Plain, Value};
+use crate::api::yaml::{Plain, Scalar, Value};
 use crate::selector::Selector;
 
 /// Longest selector in characters (facts 1.3, 1.7).
@@ -42,21 +42,34 @@ pub fn checked(at: &At<'_>, check: impl FnOnce(&str) -> Result<(), Message>) -> 
 
 /// `true` or `false`.
 pub fn boolean(at: &At<'_>) -> Option<bool> {
-    if let Value::Scalar(scalar) = &at.node.value {
-        match scalar.plain() {
-            Plain::Bool(b) => return Some(b),
-            Plain::Text if scalar.is_plain => {
-                let help = match scalar.text.to_ascii_lowercase().as_str() {
-                    "yes" | "on" | "y" => Some("write true".to_owned()),
-                    "no" | "off" | "n" => Some("write false".to_owned()),
-                    _ => None,
-                };
-                return at.error(Message::with("must be true or false", help));
-            }
-            _ => {}
+    let Value::Scalar(scalar) = &at.node.value else {
+        return at.wrong_type("true or false");
+    };
+    match scalar.plain() {
+        Plain::Bool(b) => Some(b),
+        Plain::Text if scalar.is_plain => {
+            let help = match scalar.text.to_ascii_lowercase().as_str() {
+                "yes" | "on" | "y" => Some("write true".to_owned()),
+                "no" | "off" | "n" => Some("write false".to_owned()),
+                _ => None,
+            };
+            at.error(Message::with("must be true or false", help))
         }
+        _ => unquoted(at, scalar, "true or false"),
     }
-    at.wrong_type("true or false")
+}
+
+/// Complains about the type, and about the quotes when they are all that is wrong.
+fn unquoted<T>(at: &At<'_>, scalar: &Scalar, wanted: &str) -> Option<T> {
+    let bare = Scalar {
+        is_plain: true,
+        ..scalar.clone()
+    };
+    if scalar.is_plain || bare.plain() == Plain::Text || bare.plain() == Plain::Null {
+        return at.wrong_type(wanted);
+    }
+    let rule = format!("must be {wanted}, not text");
+    at.error(Message::with(rule, "remove the quotes".to_owned()))
 }
 
 /// A whole number of that range.
@@ -64,8 +77,11 @@ pub fn integer(at: &At<'_>, range: RangeInclusive<i64>) -> Option<i64> {
     let Value::Scalar(scalar) = &at.node.value else {
         return at.wrong_type("a whole number");
     };
-    let Plain::Int(n) = scalar.plain() else {
-        return at.wrong_type("a whole number");
+    let n = match scalar.plain() {
+        Plain::Int(n) => n,
+        // Whole numbers beyond all that a range may hold are read as decimal ones.
+        Plain::Float(f) if f.abs() > u64::MAX as f64 => i128::MAX,
+        _ => return unquoted(at, scalar, "a whole number"),
     };
     if scalar.text.len() > 1
         && scalar.text.starts_with('0')
@@ -98,21 +114,22 @@ pub fn number(at: &At<'_>) -> Option<f64> {
         Plain::Int(n) => Some(n as f64),
         Plain::Float(f) if f.is_finite() => Some(f),
         Plain::Float(_) => at.error("must be a finite number"),
-        _ => at.wrong_type("a number"),
+        _ => unquoted(at, scalar, "a number"),
     }
 }
 
 /// One of the words, which is translated.
 pub fn choice<T: Clone>(at: &At<'_>, words: &[(&str, T)]) -> Option<T> {
-    let text = text(at)?;
+    let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let wanted = one_of(&all);
+    let Some(text) = at.node.text() else {
+        return at.wrong_type(&wanted);
+    };
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Some(value.clone());
     }
-    let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-    at.error(Message::with(
-        format!("must be {}", one_of(&all)),
-        did_you_mean(&text, all.iter().copied()),
-    ))
+    let help = did_you_mean(text, all.iter().copied());
+    at.error(Message::with(format!("must be {wanted}"), help))
 }
 
 /// `a`, `a or b`, `one of a, b, c`.
@@ -163,8 +180,8 @@ pub fn net(at: &At<'_>) -> Option<IpNet> {
 fn net_message(text: &str, error: &str) -> String {
     let quoted = format!("`{text}`");
     error
-        .replace(&format!("{quoted} "), "")
         .replace(&format!(" of {quoted}"), "")
+        .replace(&format!("{quoted} "), "")
 }
 
 /// A selector of at most [`MAX_SELECTOR`] characters. Empty text is no selector.
@@ -206,13 +223,24 @@ pub fn labels(at: &At<'_>) -> Option<BTreeMap<String, String>> {
     for (key, node) in entries {
         let at = at.entry(&key.name, node);
         if let Err(message) = names::label_key(&key.name) {
-            at.complain(message);
+            at.complain_key(key, message);
         }
         if let Err(message) = node.text().map_or(Ok(()), names::label_value) {
             at.complain(message);
         }
     }
     text_map(at)
+}
+
+/// A duration such as `90s`.
+pub fn duration(at: &At<'_>) -> Option<String> {
+    if at.node.is_number() {
+        return at.error(Message::with(
+            "needs a unit",
+            format!("write {}s for seconds", at.node.text().unwrap_or_default()),
+        ));
+    }
+    checked(at, names::duration)
 }
 
 /// A DNS-1123 subdomain.

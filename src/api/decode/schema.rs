@@ -77,7 +77,7 @@ pub fn check(at: &At<'_>, ty: &Ty) -> Option<()> {
             let words: Vec<(&str, ())> = words.iter().map(|word| (*word, ())).collect();
             read::choice(at, &words)
         }
-        Ty::Duration => read::checked(at, names::duration).map(|_| ()),
+        Ty::Duration => read::duration(at).map(|_| ()),
         Ty::Ip | Ty::Ip4 | Ty::Ip6 => address(at, ty),
         Ty::Net => read::net(at).map(|_| ()),
         Ty::StrictNet => read::strict_net(at).map(|_| ()),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::super::command::run;
-use super::save::{CHAIN_PREFIX, parse_tables};
+use super::save::CHAIN_PREFIX;
 use crate::api::Family;
 use crate::config::IptablesBackend;
 
@@ -73,12 +73,8 @@ impl Backend {
         if !self.may_hold_rules() {
             return 0;
         }
-        let tables = run(&self.tool(Family::V4, "save"), &[], "").map(|text| parse_tables(&text));
-        let count = |text: &str| text.lines().filter(|l| l.starts_with("-A ") && !l.contains(CHAIN_PREFIX)).count();
-        match tables {
-            Ok(_) => run(&self.tool(Family::V4, "save"), &[], "").map_or(0, |t| count(&t)),
-            Err(_) => 0,
-        }
+        let is_foreign = |line: &&str| line.starts_with("-A ") && !line.contains(CHAIN_PREFIX);
+        run(&self.tool(Family::V4, "save"), &[], "").map_or(0, |text| text.lines().filter(is_foreign).count())
     }
 }
 
@@ -105,6 +101,14 @@ pub fn choose(setting: IptablesBackend, state_dir: &Path) -> Result<Choice, Stri
         tracing::warn!("cannot remember the iptables backend in {}: {error}", file.display());
     }
     Ok(choice)
+}
+
+/// What [`choose`] would choose on a host where moat has not run yet.
+///
+/// # Errors
+/// As [`choose`].
+pub fn would_choose(setting: IptablesBackend) -> Result<Choice, String> {
+    decide(setting, Path::new("/nonexistent"))
 }
 
 fn decide(setting: IptablesBackend, file: &Path) -> Result<Choice, String> {

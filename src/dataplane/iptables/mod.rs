@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-pub use detect::{Backend, Choice, choose};
+pub use detect::{Backend, Choice, choose, would_choose};
 pub use features::{Feature, check_features};
 
 use super::command::{CommandError, run};
@@ -151,6 +151,11 @@ pub fn remove_rules(backend: Backend) -> Result<Plan, DataplaneError> {
     };
     plan.destroy.clear();
     Ok(plan)
+}
+
+/// Everything that a ruleset would put into a kernel that holds nothing of moat.
+pub fn plan_from_nothing(wanted: &Ruleset, min_capacity: usize) -> Plan {
+    diff::plan(wanted, &Found::default(), &Family::ALL, min_capacity)
 }
 
 /// Removes everything that moat ever put into the kernel: both backends, both families, all sets.
