@@ -3,13 +3,13 @@
 //! The rooms, in the order data flows (see `docs/design.md`).
 
 pub mod api;
-pub mod selector;
+pub mod calc;
+pub mod compile;
 pub mod config;
+pub mod ctl;
+pub mod daemon;
+pub mod dataplane;
+pub mod selector;
 pub mod source;
 pub mod store;
-pub mod calc;
 pub mod verdict;
-pub mod compile;
-pub mod dataplane;
-pub mod daemon;
-pub mod ctl;

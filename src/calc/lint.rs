@@ -13,8 +13,8 @@ use crate::selector::Selector;
 /// The most policies whose selectors are looked at: a warning is a help, not worth minutes.
 const MAX_POLICIES: usize = 2000;
 
-/// Everything worth a warning, in the order of the resources.
-pub fn lint(resources: &[Resource], policy: &HostPolicy) -> Vec<Issue> {
+/// What is worth a warning whatever host the resources are read on.
+pub fn lint_resources(resources: &[Resource]) -> Vec<Issue> {
     let labels = holder_labels(resources);
     let mut issues = Vec::new();
     let policies = resources.iter().filter(|r| matches!(r.spec, Spec::Policy(_)));
@@ -23,6 +23,12 @@ pub fn lint(resources: &[Resource], policy: &HostPolicy) -> Vec<Issue> {
             lint_policy(resource, spec, resources, &labels, &mut issues);
         }
     }
+    issues
+}
+
+/// What is worth a warning about the endpoints of one host.
+pub fn lint_host(resources: &[Resource], policy: &HostPolicy) -> Vec<Issue> {
+    let mut issues = Vec::new();
     for resource in resources {
         lint_endpoint(resource, resources, policy, &mut issues);
     }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use effective::{NAMESPACE, policy_selector};
-pub use lint::{lint, nodes};
+pub use lint::{lint_host, lint_resources, nodes};
 pub use model::*;
 pub use rules::DEFAULT_ALLOW;
 

@@ -10,6 +10,9 @@ use super::{EX_NO, EX_OK, Global, Outcome, output};
 use crate::api::Issue;
 use crate::calc;
 
+/// The most hosts whose endpoints are looked at one by one.
+const MAX_NODES: usize = 50;
+
 /// Command line.
 #[derive(Debug, Args)]
 pub struct Validate {
@@ -36,8 +39,14 @@ pub fn run(global: &Global, args: &Validate) -> Outcome {
     let filenames: Vec<PathBuf> = args.inputs.filenames.iter().chain(&args.more).cloned().collect();
     let read = files::read(global, &filenames)?;
     let mut issues = read.issues.clone();
-    let settings = files::settings(global, &read.resources)?;
-    issues.extend(calc::lint(&read.resources, &files::host_policy(&settings, &read.resources)));
+    let mut settings = files::settings(global, &read.resources)?;
+    issues.extend(calc::lint_resources(&read.resources));
+    let asked = global.node.iter().cloned().collect();
+    let nodes = if global.node.is_some() { asked } else { calc::nodes(&read.resources) };
+    for node in nodes.into_iter().take(MAX_NODES) {
+        settings.settings.felix_hostname = node;
+        issues.extend(calc::lint_host(&read.resources, &files::host_policy(&settings, &read.resources)));
+    }
     let valid = !read.is_invalid() && !(args.strict && !issues.is_empty());
     let report = Report { valid, files: read.files.len(), resources: read.resources.len(), issues };
     output::print(global.output, &report, || text(&report))?;

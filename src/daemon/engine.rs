@@ -147,7 +147,9 @@ impl Engine {
         let warnings = self.store.problems().into_iter().filter(|i| i.severity == Severity::Warning);
         let mut warnings: Vec<String> = warnings.map(|i| i.to_string()).collect();
         let resources: Vec<_> = self.store.resources().cloned().collect();
-        warnings.extend(calc::lint(&resources, &self.policy).iter().map(ToString::to_string));
+        let mut issues = calc::lint_resources(&resources);
+        issues.extend(calc::lint_host(&resources, &self.policy));
+        warnings.extend(issues.iter().map(ToString::to_string));
         warnings
     }
 

@@ -15,6 +15,7 @@ use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
 use crate::api::{self, Kind};
 use crate::compile::Ruleset;
+use crate::dataplane::iptables::Feature;
 use crate::dataplane::{Dataplane, Plan, iptables};
 use crate::store::snapshot::{self, Snapshot};
 use crate::verdict;
@@ -74,6 +75,8 @@ struct Daemon<'a> {
     retry_at: Option<Instant>,
     rescan_at: Option<Instant>,
     verify_at: Instant,
+    /// What this kernel or its tools lack.
+    missing: Vec<String>,
     /// Problems already logged, so that each is said once.
     reported: Vec<Degraded>,
 }
@@ -95,6 +98,7 @@ impl<'a> Daemon<'a> {
             retry_at: None,
             rescan_at: None,
             verify_at: Instant::now() + NEVER,
+            missing: Vec::new(),
             reported: Vec::new(),
         }
     }
@@ -118,6 +122,9 @@ impl<'a> Daemon<'a> {
 
     async fn events(&mut self, mut calls: mpsc::Receiver<Call>, signals: &mut Signals) {
         let watchdog = notify::watchdog_interval();
+        let backend = self.parts.choice.backend;
+        let mut features = tokio::task::spawn_blocking(move || iptables::check_features(backend));
+        let mut features_known = false;
         let mut links_alive = true;
         loop {
             notify::watchdog();
@@ -134,6 +141,10 @@ impl<'a> Daemon<'a> {
                         tracing::error!("interfaces are no longer followed: {error}");
                     }
                 },
+                result = &mut features, if !features_known => {
+                    features_known = true;
+                    self.note_missing(result.unwrap_or_default());
+                }
                 call = calls.recv() => if let Some(call) = call { self.answer(call) },
                 () = tokio::time::sleep_until(timer.into()) => self.timers(),
             }
@@ -157,6 +168,14 @@ impl<'a> Daemon<'a> {
         }
         if self.verify_at <= time {
             self.verify();
+        }
+    }
+
+    fn note_missing(&mut self, features: Vec<Feature>) {
+        for feature in features.iter().filter(|f| !f.works) {
+            let text = format!("{} does not work here, lost: {} ({})", feature.name, feature.lost, feature.message);
+            tracing::warn!("{text}");
+            self.missing.push(text);
         }
     }
 
@@ -379,7 +398,7 @@ impl<'a> Daemon<'a> {
             generation: self.parts.generation,
             state: self.state(),
             degraded: self.degraded(),
-            warnings: engine.warnings(),
+            warnings: self.missing.iter().cloned().chain(engine.warnings()).collect(),
             endpoints: engine.endpoints(),
             backend: self.parts.dataplane.name(),
             backend_reason: self.parts.choice.why.clone(),

@@ -1,4 +1,4 @@
-//! What the kernel and the tools can do, tried out one rule at a time in a chain of our own that nothing refers to.
+//! What the kernel and the tools can do, tried out one rule at a time in a network namespace that nothing else uses.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,8 +45,20 @@ const SETS: [(&str, &str, &str); 3] = [
     ("bitmap:port", "bitmap:port range 0-65535", "rules with more than 15 ports"),
 ];
 
-/// Tries everything moat may need with this backend.
+/// Tries everything moat may need with this backend. The host's own rules are not touched: the tries are made in a new network
+/// namespace, which the children of the thread that entered it share.
 pub fn check_features(backend: Backend) -> Vec<Feature> {
+    let probe = std::thread::spawn(move || match nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
+        Ok(()) => try_all(backend),
+        Err(error) => {
+            let message = format!("cannot make a network namespace to try things in: {error}");
+            vec![feature("network namespaces", "features cannot be checked", Err(message))]
+        }
+    });
+    probe.join().unwrap_or_default()
+}
+
+fn try_all(backend: Backend) -> Vec<Feature> {
     let mut features: Vec<Feature> = RULES.iter().map(|(n, t, r, l)| rule_feature(backend, n, t, r, l)).collect();
     features.extend(SETS.iter().map(|(n, s, l)| set_feature(backend, n, s, l)));
     features.push(ipv6_feature(backend));
@@ -66,15 +78,14 @@ fn rule_feature(backend: Backend, name: &str, table: &str, rule: &str, lost: &st
 fn try_rule(backend: Backend, table: &str, rule: &str) -> Result<(), String> {
     let text = |e: Box<dyn std::error::Error>| e.to_string().trim().replace('\n', " ");
     let mut tables = iptables::new(false).map_err(text)?;
-    tables.cmd = Box::leak(backend.tool(Family::V4, "").into_boxed_str());
-    // Left over from an interrupted try, perhaps.
-    let _ = tables.flush_chain(table, CHAIN);
-    let _ = tables.delete_chain(table, CHAIN);
+    tables.cmd = match backend {
+        Backend::Nft => "iptables-nft",
+        Backend::Legacy => "iptables-legacy",
+    };
     tables.new_chain(table, CHAIN).map_err(text)?;
     let result = tables.append(table, CHAIN, rule).map_err(text);
-    let _ = tables.flush_chain(table, CHAIN);
-    let _ = tables.delete_chain(table, CHAIN);
-    result.map(drop)
+    tables.flush_chain(table, CHAIN).and_then(|()| tables.delete_chain(table, CHAIN)).map_err(text)?;
+    result
 }
 
 fn set_feature(backend: Backend, name: &str, spec: &str, lost: &str) -> Feature {

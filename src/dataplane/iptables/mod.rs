@@ -189,8 +189,12 @@ pub fn cleanup_all(dry_run: bool) -> Result<Vec<String>, DataplaneError> {
     Ok(lines)
 }
 
-fn read_tables(backend: Backend, family: Family) -> Result<BTreeMap<String, FoundTable>, CommandError> {
-    Ok(save::parse_tables(&run(&backend.tool(family, "save"), &[], "")?))
+fn read_tables(backend: Backend, family: Family) -> Result<BTreeMap<String, FoundTable>, DataplaneError> {
+    let text = run(&backend.tool(family, "save"), &[], "")?;
+    match save::incompatible_table(&text) {
+        Some(table) => Err(DataplaneError::Incompatible(table)),
+        None => Ok(save::parse_tables(&text)),
+    }
 }
 
 /// Reads our sets only: a set of somebody else may be huge, or of a type this tool does not know.

@@ -48,6 +48,13 @@ fn add_rule(table: &mut FoundTable, rule: &str) {
     }
 }
 
+/// A table of those we use that the tool says it cannot show. It ends with success all the same.
+pub fn incompatible_table(text: &str) -> Option<String> {
+    let lines = text.lines().filter(|l| l.starts_with('#') && l.contains("is incompatible, use 'nft' tool"));
+    let mut names = lines.filter_map(|l| l.split(['`', '\'']).nth(1));
+    names.find(|name| crate::compile::Table::ALL.iter().any(|t| t.name() == *name)).map(str::to_owned)
+}
+
 /// Sets of ours by name.
 pub fn parse_sets(text: &str) -> BTreeMap<String, FoundSet> {
     let mut sets: BTreeMap<String, FoundSet> = BTreeMap::new();

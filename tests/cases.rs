@@ -1,0 +1,158 @@
+//! Cases as data (`tests/cases/*.yaml`), each run against the reference verdict and with real
+//! packets on both iptables backends. `cargo test --test cases -- WORD...` runs those whose name
+//! (with the way it is run, as printed) has every word.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use common::backend::Backend;
+use common::case::{self, Case};
+use common::daemon::{Programs, program};
+use common::{kernel, netns};
+
+/// Runs wait more than they work.
+const WORKERS: usize = 3;
+
+/// One way to run a case.
+#[derive(Clone, Copy)]
+enum Way {
+    Kernel(Backend),
+}
+
+struct Job<'a> {
+    case: &'a Case,
+    way: Way,
+}
+
+impl Job<'_> {
+    fn name(&self) -> String {
+        let way = match self.way {
+            Way::Kernel(backend) => backend.name(),
+        };
+        format!("{} ({way})", self.case.name)
+    }
+
+    fn run(&self, programs: Programs) -> Result<(), String> {
+        let run = || match self.way {
+            Way::Kernel(backend) => kernel::run(self.case, backend, programs),
+        };
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("the harness panicked".into()))
+    }
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let cases = match case::load_all() {
+        Ok(cases) => cases,
+        Err(error) => return fail(&error),
+    };
+    let ways = [Way::Kernel(Backend::Nft), Way::Kernel(Backend::Legacy)];
+    let all = ways
+        .iter()
+        .flat_map(|way| cases.iter().map(|case| Job { case, way: *way }));
+    let total = all.clone().count();
+    let jobs: Vec<Job<'_>> = all
+        .filter(|job| words.iter().all(|w| job.name().contains(w.as_str())))
+        .collect();
+    if let Err(error) = check_machine() {
+        return fail(&error);
+    }
+    netns::remove_stale();
+    run_all(&jobs, total - jobs.len())
+}
+
+fn fail(error: &str) -> ExitCode {
+    println!(
+        "{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
+    );
+    ExitCode::FAILURE
+}
+
+/// Real packets need root and the programs that make hosts of namespaces.
+fn check_machine() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("cases send real packets through network namespaces: run them as root".into());
+    }
+    let missing: Vec<&str> = [
+        "ip",
+        "iptables-nft",
+        "iptables-legacy",
+        "ipset",
+        "conntrack",
+    ]
+    .into_iter()
+    .filter(|name| Command::new(name).arg("--version").output().is_err())
+    .collect();
+    match missing.as_slice() {
+        [] => Ok(()),
+        names => Err(format!(
+            "missing: {}; apt-get install iproute2 iptables ipset conntrack",
+            names.join(", ")
+        )),
+    }
+}
+
+fn run_all(jobs: &[Job<'_>], filtered: usize) -> ExitCode {
+    let programs = Programs {
+        moatd: program("MOAT_TEST_MOATD", env!("CARGO_BIN_EXE_moatd")),
+        moatctl: program("MOAT_TEST_MOATCTL", env!("CARGO_BIN_EXE_moatctl")),
+    };
+    println!("\nrunning {} tests", jobs.len());
+    let start = Instant::now();
+    let queue = Mutex::new(jobs.iter());
+    let failures = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| work(&queue, &failures, programs));
+        }
+    });
+    let failures = failures.into_inner().unwrap_or_else(|e| e.into_inner());
+    for (name, error) in &failures {
+        println!("\n---- {name} ----\n{error}");
+    }
+    let (verdict, code) = match failures.is_empty() {
+        true => ("ok", ExitCode::SUCCESS),
+        false => ("FAILED", ExitCode::FAILURE),
+    };
+    println!(
+        "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; {filtered} filtered \
+         out; finished in {:.2}s\n",
+        jobs.len() - failures.len(),
+        failures.len(),
+        start.elapsed().as_secs_f64(),
+    );
+    code
+}
+
+/// Takes jobs until none is left.
+fn work<'a>(
+    queue: &Mutex<std::slice::Iter<'a, Job<'a>>>,
+    failures: &Mutex<Vec<(String, String)>>,
+    programs: Programs,
+) {
+    loop {
+        let Some(job) = queue.lock().ok().and_then(|mut jobs| jobs.next()) else {
+            return;
+        };
+        let start = Instant::now();
+        let result = job.run(programs);
+        let (name, seconds) = (job.name(), start.elapsed().as_secs_f64());
+        match result {
+            Ok(()) => println!("test {name} ... ok <{seconds:.2}s>"),
+            Err(error) => {
+                println!("test {name} ... FAILED <{seconds:.2}s>");
+                if let Ok(mut failures) = failures.lock() {
+                    failures.push((name, error));
+                }
+            }
+        }
+    }
+}

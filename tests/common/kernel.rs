@@ -1,0 +1,141 @@
+//! Runs a case with real packets through a real moatd.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::backend::Backend;
+use super::case::{Case, Expect, Resources, Step};
+use super::daemon::{Daemon, Files, Programs};
+use super::shot::{Shot, expand};
+use super::topology::{World, find_actor};
+use super::wire::Wire;
+
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs every stage of a case.
+///
+/// # Errors
+/// What went wrong, with everything needed to understand it.
+pub fn run(case: &Case, backend: Backend, programs: Programs) -> Result<(), String> {
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let first = case.stages.first().ok_or("a case without stages")?;
+    let world = World::new(number, &first.link.remove)?;
+    add_sources(&world, case)?;
+    let files = Files::new(&case.head.node, &case.head.settings, backend)?;
+    let mut run = Run {
+        world,
+        backend,
+        wire: Wire::default(),
+        resources: Resources::new(),
+    };
+    run.host_rules(first)?;
+    run.change(first, &files)?;
+    let daemon = Daemon::start(run.world.namespace("host"), programs, &files)?;
+    run.probe(first, &daemon)?;
+    for step in &case.stages[1..] {
+        run.step(step, &files, &daemon)
+            .map_err(|e| format!("step `{}`: {e}", step.title))?;
+    }
+    Ok(())
+}
+
+struct Run {
+    world: World,
+    backend: Backend,
+    wire: Wire,
+    resources: Resources,
+}
+
+impl Run {
+    fn host_rules(&self, step: &Step) -> Result<(), String> {
+        let host = self.world.namespace("host");
+        step.host_rules
+            .iter()
+            .try_for_each(|line| self.backend.host_rule(host, line))
+    }
+
+    /// Writes the resources of a step. Says whether there were any to write.
+    fn change(&mut self, step: &Step, files: &Files) -> Result<bool, String> {
+        let before = self.resources.clone();
+        step.change(&mut self.resources)?;
+        files.change(&before, &self.resources)?;
+        Ok(before != self.resources)
+    }
+
+    fn step(&mut self, step: &Step, files: &Files, daemon: &Daemon) -> Result<(), String> {
+        self.host_rules(step)?;
+        let generation = daemon.generation()?;
+        if self.change(step, files)? {
+            daemon.wait_change(generation)?;
+        }
+        for name in &step.link.remove {
+            self.world.remove_link(name)?;
+        }
+        for name in &step.link.add {
+            self.world.add_link(name)?;
+        }
+        if !step.keep_conntrack {
+            self.world.namespace("host").run("conntrack", &["-F"])?;
+        }
+        self.probe(step, daemon)
+    }
+
+    /// Fires all probes of a step, and once more those that should have got through.
+    fn probe(&mut self, step: &Step, daemon: &Daemon) -> Result<(), String> {
+        let mut shots = Vec::new();
+        for probe in &step.probes {
+            shots.extend(expand(probe)?);
+        }
+        let mut wrong = self.fire(shots)?;
+        if wrong
+            .iter()
+            .all(|s| s.expect() == Expect::Allow && s.probe.resume.is_none())
+        {
+            wrong = self.fire(wrong)?;
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let host = self.world.namespace("host");
+        let probes: String = wrong.iter().map(|shot| report(shot)).collect();
+        Err(format!(
+            "{probes}--- moatctl status\n{}\n--- moatd\n{}\n--- kernel\n{}",
+            daemon.status(),
+            daemon.log(),
+            self.backend.dump(host),
+        ))
+    }
+
+    /// The shots that did not end as expected.
+    fn fire<'a>(&mut self, shots: Vec<Shot<'a>>) -> Result<Vec<Shot<'a>>, String> {
+        if shots.is_empty() {
+            return Ok(shots);
+        }
+        let got = self.wire.fire(&self.world, &shots)?;
+        let pairs = shots.into_iter().zip(got);
+        Ok(pairs
+            .filter(|(shot, got)| shot.expect() != *got)
+            .map(|(shot, _)| shot)
+            .collect())
+    }
+}
+
+fn report(shot: &Shot<'_>) -> String {
+    let (expected, got) = match shot.expect() {
+        Expect::Allow => ("allow", "deny"),
+        Expect::Deny => ("deny", "allow"),
+    };
+    format!(
+        "{shot}: expected {expected}, got {got}. {}\n",
+        shot.probe.why
+    )
+}
+
+/// The further source addresses that probes use.
+fn add_sources(world: &World, case: &Case) -> Result<(), String> {
+    for probe in case.stages.iter().flat_map(|s| &s.probes) {
+        if let (Some(src), Some(actor)) = (probe.src, find_actor(&probe.from)) {
+            world.add_address(actor, src)?;
+        }
+    }
+    Ok(())
+}
