@@ -13,6 +13,7 @@ use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
 use crate::compile::Ruleset;
 use crate::dataplane::iptables::Feature;
+use crate::dataplane::links::LinkMonitor;
 use crate::dataplane::{Dataplane, Plan, iptables};
 use crate::store::snapshot::{self, Snapshot};
 
@@ -79,6 +80,8 @@ pub(super) struct Daemon<'a> {
     pub(super) retry_at: Option<Instant>,
     pub(super) rescan_at: Option<Instant>,
     pub(super) verify_at: Instant,
+    /// Why interfaces are not followed, if they are not.
+    pub(super) links_problem: Option<String>,
     /// What this kernel or its tools lack.
     pub(super) missing: Vec<String>,
     /// Problems already logged, so that each is said once.
@@ -102,6 +105,7 @@ impl<'a> Daemon<'a> {
             retry_at: None,
             rescan_at: None,
             verify_at: Instant::now() + NEVER,
+            links_problem: None,
             missing: Vec::new(),
             reported: Vec::new(),
         }
@@ -137,7 +141,6 @@ impl<'a> Daemon<'a> {
         let backend = self.parts.choice.backend;
         let mut features = tokio::task::spawn_blocking(move || iptables::check_features(backend));
         let mut features_known = false;
-        let mut links_alive = true;
         loop {
             notify::watchdog();
             let timer = self.next_timer(watchdog);
@@ -146,11 +149,11 @@ impl<'a> Daemon<'a> {
                 _ = signals.interrupt.recv() => return,
                 _ = signals.reload.recv() => self.reload(),
                 () = self.parts.watcher.changed() => self.files_changed(),
-                result = self.parts.monitor.changed(), if links_alive => match result {
+                result = self.parts.monitor.changed(), if self.links_problem.is_none() => match result {
                     Ok(()) => self.links_changed(),
                     Err(error) => {
-                        links_alive = false;
-                        tracing::error!("interfaces are no longer followed: {error}");
+                        self.links_problem = Some(format!("interfaces are not followed: {error}"));
+                        self.follow_links().await;
                     }
                 },
                 result = &mut features, if !features_known => {
@@ -158,13 +161,35 @@ impl<'a> Daemon<'a> {
                     self.note_missing(result.unwrap_or_default());
                 }
                 call = calls.recv() => if let Some(call) = call { self.answer(call) },
-                () = tokio::time::sleep_until(timer.into()) => self.timers(),
+                () = tokio::time::sleep_until(timer.into()) => {
+                    self.timers();
+                    if self.links_problem.is_some() {
+                        self.follow_links().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins anew to follow interfaces after the monitor came to its end; tried again until it works.
+    async fn follow_links(&mut self) {
+        match LinkMonitor::new().await {
+            Ok(monitor) => {
+                self.parts.monitor = monitor;
+                self.links_problem = None;
+                self.links_changed();
+            }
+            Err(error) => {
+                self.links_problem = Some(format!("interfaces are not followed: {error}"));
+                self.log_problems();
             }
         }
     }
 
     fn next_timer(&self, watchdog: Option<Duration>) -> Instant {
+        let relink = self.links_problem.as_ref().map(|_| Instant::now() + RETRY);
         let due = [
+            relink,
             self.retry_at,
             self.rescan_at,
             watchdog.map(|w| Instant::now() + w),
@@ -349,6 +374,11 @@ impl<'a> Daemon<'a> {
             reason: reason.clone(),
             object: "kernel".to_owned(),
             place: self.parts.dataplane.name(),
+        }));
+        degraded.extend(self.links_problem.iter().map(|reason| Degraded {
+            reason: reason.clone(),
+            object: "interfaces".to_owned(),
+            place: "netlink".to_owned(),
         }));
         degraded.extend(self.parts.watcher.problem().map(|reason| Degraded {
             reason: reason.to_owned(),
