@@ -139,7 +139,14 @@ struct Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (any_document(), prop::bool::weighted(0.25), any::<bool>());
-    prop::collection::vec(step.prop_map(|(document, delete, ask)| Step { document, delete, ask }), 1..40)
+    prop::collection::vec(
+        step.prop_map(|(document, delete, ask)| Step {
+            document,
+            delete,
+            ask,
+        }),
+        1..40,
+    )
 }
 
 fn parse(document: &str) -> Resource {

@@ -4,6 +4,9 @@
 //! for large texts), and `expect`: one line per issue, `LINE:COLUMN: severity: ...`, as the user sees it without the
 //! file name. The issue must start with it. `rest` is the number of further issues, where there are too many to list. `gives` lists the resources that are valid nevertheless.
 
+// Clippy sees helpers outside of test functions as programs; here a panic is the report.
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -153,9 +156,20 @@ fn valid_resources_survive_storage() {
             let stored = parse_value(&resource.raw, &resource.origin, &resource.rule_lines());
             let stored = stored.unwrap_or_else(|issues| panic!("{}: {issues:?}", case.place));
             assert!(stored.same_content(&resource), "{}", case.place);
-            assert_eq!(format!("{stored:?}"), format!("{resource:?}"), "{}", case.place);
+            assert_eq!(
+                format!("{stored:?}"),
+                format!("{resource:?}"),
+                "{}",
+                case.place
+            );
             let printed = parse_bytes("f", resource.to_yaml().as_bytes());
-            assert!(!printed.has_errors(), "{}: {:?}\n{}", case.place, printed.issues, resource.to_yaml());
+            assert!(
+                !printed.has_errors(),
+                "{}: {:?}\n{}",
+                case.place,
+                printed.issues,
+                resource.to_yaml()
+            );
             assert_eq!(printed.resources[0].raw, resource.raw, "{}", case.place);
             count += 1;
         }

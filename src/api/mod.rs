@@ -6,12 +6,14 @@ mod issue;
 mod kind;
 pub mod net;
 mod scalar;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tree;
 mod types;
 pub mod yaml;
 
-pub use decode::at::MAX_ISSUES;
+pub use decode::MAX_ISSUES;
 pub use decode::{Parsed, RuleLines, parse_bytes, parse_value};
 pub use emit::to_yaml;
 pub use issue::{Issue, Severity, did_you_mean, nearest, shorten};

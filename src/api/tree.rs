@@ -10,70 +10,73 @@ use super::yaml::{
     Key, MAX_COPIED_BYTES, MAX_COPIED_NODES, MAX_DEPTH, MAX_NODES, Node, SyntaxError, Value,
 };
 
+/// Line and column.
+type Pos = (u32, u32);
+
+/// What a part of a document costs.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    nodes: usize,
+    bytes: usize,
+}
+
+impl Cost {
+    fn add(&mut self, other: Cost) {
+        self.nodes += other.nodes;
+        self.bytes += other.bytes;
+    }
+
+    fn since(self, before: Cost) -> Cost {
+        Cost {
+            nodes: self.nodes - before.nodes,
+            bytes: self.bytes - before.bytes,
+        }
+    }
+}
+
 /// A mapping or sequence that is still open.
 struct Frame {
     node: Node,
     key: Option<Key>,
     names: HashSet<String>,
     anchor: usize,
-    nodes_before: usize,
-    bytes_before: usize,
+    before: Cost,
 }
 
-/// What an anchor names.
-struct Anchored {
-    node: Node,
-    nodes: usize,
-    bytes: usize,
-}
-
-/// Builds trees from events and counts what they cost.
+/// Builds trees from events.
 #[derive(Default)]
 pub(super) struct Builder {
-    stack: Vec<Frame>,
-    anchors: HashMap<usize, Anchored>,
     /// The finished documents.
     pub(super) done: Vec<Node>,
-    nodes: usize,
-    bytes: usize,
-    copied_nodes: usize,
-    copied_bytes: usize,
+    stack: Vec<Frame>,
+    anchors: HashMap<usize, (Node, Cost)>,
+    total: Cost,
+    copied: Cost,
 }
 
 impl Builder {
     /// Takes the next event.
     pub(super) fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), SyntaxError> {
-        let (line, col) = (span.start.line() as u32, span.start.col() as u32 + 1);
+        let pos = (span.start.line() as u32, span.start.col() as u32 + 1);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let scalar = scalar(text.into_owned(), style, tag.as_deref(), span)
-                    .map_err(|message| SyntaxError::new(line, col, message))?;
-                let before = (self.nodes, self.bytes);
-                self.count(line, col, 1, scalar.text.len())?;
-                let node = Node {
-                    line,
-                    col,
-                    value: Value::Scalar(scalar),
-                };
-                self.close(node, anchor, before)
+                    .map_err(|message| SyntaxError::new(pos, message))?;
+                self.leaf(pos, scalar, anchor)
             }
             Event::SequenceStart(anchor, tag) => {
-                self.open(line, col, Value::Seq(Vec::new()), anchor, tag.as_deref())
+                container_tag(pos, tag.as_deref(), "seq")?;
+                self.open(pos, Value::Seq(Vec::new()), anchor)
             }
             Event::MappingStart(anchor, tag) => {
-                self.open(line, col, Value::Map(Vec::new()), anchor, tag.as_deref())
+                container_tag(pos, tag.as_deref(), "map")?;
+                self.open(pos, Value::Map(Vec::new()), anchor)
             }
-            Event::SequenceEnd | Event::MappingEnd => {
-                let Some(frame) = self.stack.pop() else {
-                    return Ok(());
-                };
-                self.close(
-                    frame.node,
-                    frame.anchor,
-                    (frame.nodes_before, frame.bytes_before),
-                )
-            }
-            Event::Alias(anchor) => self.alias(line, col, anchor),
+            Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
+                Some(frame) => self.close(frame.node, frame.anchor, frame.before),
+                None => Ok(()),
+            },
+            Event::Alias(anchor) => self.alias(pos, anchor),
             Event::DocumentStart(_) => {
                 self.anchors.clear();
                 Ok(())
@@ -82,119 +85,70 @@ impl Builder {
         }
     }
 
-    fn count(
-        &mut self,
-        line: u32,
-        col: u32,
-        nodes: usize,
-        bytes: usize,
-    ) -> Result<(), SyntaxError> {
-        self.nodes += nodes;
-        self.bytes += bytes;
-        if self.nodes > MAX_NODES {
-            return Err(SyntaxError::new(
-                line,
-                col,
-                format!("the file has more than {MAX_NODES} values"),
-            )
-            .help("split it into several files"));
+    fn count(&mut self, pos: Pos, cost: Cost) -> Result<(), SyntaxError> {
+        self.total.add(cost);
+        if self.total.nodes > MAX_NODES {
+            let message = format!("the file has more than {MAX_NODES} values");
+            return Err(SyntaxError::new(pos, message).help("split it into several files"));
         }
         Ok(())
     }
 
-    fn open(
-        &mut self,
-        line: u32,
-        col: u32,
-        value: Value,
-        anchor: usize,
-        tag: Option<&Tag>,
-    ) -> Result<(), SyntaxError> {
-        let suffix = if matches!(value, Value::Seq(_)) {
-            "seq"
-        } else {
-            "map"
-        };
-        if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema() || tag.suffix != suffix) {
-            return Err(SyntaxError::new(
-                line,
-                col,
-                format!("tag `{}` is not supported", shorten(&written(tag))),
-            ));
+    fn copy(&mut self, pos: Pos, cost: Cost) -> Result<(), SyntaxError> {
+        self.copied.add(cost);
+        if self.copied.nodes > MAX_COPIED_NODES || self.copied.bytes > MAX_COPIED_BYTES {
+            let message = format!(
+                "anchors and aliases expand to more than {MAX_COPIED_NODES} values or {} MiB",
+                MAX_COPIED_BYTES >> 20
+            );
+            return Err(SyntaxError::new(pos, message).help("write the values out"));
         }
+        Ok(())
+    }
+
+    fn leaf(&mut self, pos: Pos, scalar: Scalar, anchor: usize) -> Result<(), SyntaxError> {
+        let before = self.total;
+        let bytes = scalar.text.len();
+        self.count(pos, Cost { nodes: 1, bytes })?;
+        self.close(node(pos, Value::Scalar(scalar)), anchor, before)
+    }
+
+    fn open(&mut self, pos: Pos, value: Value, anchor: usize) -> Result<(), SyntaxError> {
         if self.stack.len() >= MAX_DEPTH {
-            return Err(SyntaxError::new(
-                line,
-                col,
-                format!("nested deeper than {MAX_DEPTH} levels"),
-            ));
+            let message = format!("nested deeper than {MAX_DEPTH} levels");
+            return Err(SyntaxError::new(pos, message));
         }
-        let (nodes_before, bytes_before) = (self.nodes, self.bytes);
-        self.count(line, col, 1, 0)?;
-        let node = Node { line, col, value };
+        let before = self.total;
+        self.count(pos, Cost { nodes: 1, bytes: 0 })?;
         self.stack.push(Frame {
-            node,
+            node: node(pos, value),
             key: None,
             names: HashSet::new(),
             anchor,
-            nodes_before,
-            bytes_before,
+            before,
         });
         Ok(())
     }
 
-    fn alias(&mut self, line: u32, col: u32, anchor: usize) -> Result<(), SyntaxError> {
-        let Some(found) = self.anchors.get(&anchor) else {
-            return Err(SyntaxError::new(
-                line,
-                col,
-                "the alias refers to a value that contains it",
-            ));
+    fn alias(&mut self, pos: Pos, anchor: usize) -> Result<(), SyntaxError> {
+        let Some((_, cost)) = self.anchors.get(&anchor) else {
+            let message = "the alias refers to a value that contains it";
+            return Err(SyntaxError::new(pos, message));
         };
-        let (nodes, bytes) = (found.nodes, found.bytes);
-        self.copied(line, col, nodes, bytes)?;
-        self.count(line, col, nodes, bytes)?;
-        let mut node = self.anchors[&anchor].node.clone();
-        (node.line, node.col) = (line, col);
-        self.place(node)
-    }
-
-    fn copied(
-        &mut self,
-        line: u32,
-        col: u32,
-        nodes: usize,
-        bytes: usize,
-    ) -> Result<(), SyntaxError> {
-        self.copied_nodes += nodes;
-        self.copied_bytes += bytes;
-        if self.copied_nodes > MAX_COPIED_NODES || self.copied_bytes > MAX_COPIED_BYTES {
-            let message =
-                format!("anchors and aliases expand to more than {MAX_COPIED_NODES} values");
-            return Err(SyntaxError::new(line, col, message)
-                .help("write the values out, or split the file"));
-        }
-        Ok(())
+        let cost = *cost;
+        self.copy(pos, cost)?;
+        self.count(pos, cost)?;
+        let mut copy = self.anchors[&anchor].0.clone();
+        (copy.line, copy.col) = pos;
+        self.place(copy)
     }
 
     /// Remembers a finished node under its anchor and puts it into its parent.
-    fn close(
-        &mut self,
-        node: Node,
-        anchor: usize,
-        before: (usize, usize),
-    ) -> Result<(), SyntaxError> {
+    fn close(&mut self, node: Node, anchor: usize, before: Cost) -> Result<(), SyntaxError> {
         if anchor != 0 {
-            let (nodes, bytes) = (self.nodes - before.0, self.bytes - before.1);
-            self.copied(node.line, node.col, nodes, bytes)?;
-            self.anchors.insert(
-                anchor,
-                Anchored {
-                    node: node.clone(),
-                    nodes,
-                    bytes,
-                },
-            );
+            let cost = self.total.since(before);
+            self.copy((node.line, node.col), cost)?;
+            self.anchors.insert(anchor, (node.clone(), cost));
         }
         self.place(node)
     }
@@ -218,35 +172,28 @@ impl Builder {
     }
 }
 
+fn node((line, col): Pos, value: Value) -> Node {
+    Node { line, col, value }
+}
+
+/// A node that stands where a key must stand.
 fn key(node: Node, names: &mut HashSet<String>) -> Result<Key, SyntaxError> {
     let (line, col) = (node.line, node.col);
+    let error = |message: String| SyntaxError::new((line, col), message);
     let Value::Scalar(scalar) = node.value else {
-        return Err(SyntaxError::new(
-            line,
-            col,
-            "a mapping key must be text, not a list or mapping",
-        ));
+        return Err(error("a key must be text, not a list or mapping".into()));
     };
     if scalar.is_plain && scalar.text == "<<" {
-        return Err(
-            SyntaxError::new(line, col, "merge keys (`<<`) are not supported")
-                .help("write the fields out"),
-        );
+        let error = error("merge keys (`<<`) are not supported".into());
+        return Err(error.help("write the fields out"));
     }
     if !names.insert(scalar.text.clone()) {
         let name = shorten(&scalar.text);
-        return Err(SyntaxError::new(
-            line,
-            col,
-            format!("key `{name}` is given twice in the same mapping"),
-        )
-        .help("keep one of the two"));
+        let error = error(format!("key `{name}` is given twice in the same mapping"));
+        return Err(error.help("keep one of the two"));
     }
-    Ok(Key {
-        name: scalar.text,
-        line,
-        col,
-    })
+    let name = scalar.text;
+    Ok(Key { name, line, col })
 }
 
 fn scalar(
@@ -255,43 +202,61 @@ fn scalar(
     tag: Option<&Tag>,
     span: Span,
 ) -> Result<Scalar, String> {
+    let is_plain = style == ScalarStyle::Plain;
     let quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
     let quotes = if quoted { 2 } else { 0 };
-    let exact = (quoted || style == ScalarStyle::Plain)
+    let exact = (quoted || is_plain)
         && span.start.line() == span.end.line()
         && span.len() == text.chars().count() + quotes;
     let body = exact.then_some(u32::from(quoted));
-    let mut scalar = Scalar {
+    let scalar = Scalar {
         text,
-        is_plain: style == ScalarStyle::Plain,
+        is_plain,
         body,
     };
-    let Some(tag) = tag else { return Ok(scalar) };
-    let refused = || format!("tag `{}` is not supported", shorten(&written(tag)));
-    if !tag.is_yaml_core_schema() {
-        return Err(refused());
+    match tag {
+        Some(tag) => tagged(scalar, tag),
+        None => Ok(scalar),
     }
+}
+
+/// A scalar whose tag says what it is, whether quoted or not.
+fn tagged(mut scalar: Scalar, tag: &Tag) -> Result<Scalar, String> {
     scalar.is_plain = tag.suffix != "str";
+    let plain = scalar.plain();
     let fits = match tag.suffix.as_str() {
+        _ if !tag.is_yaml_core_schema() => return Err(unsupported(tag)),
         "str" => true,
-        "int" => matches!(scalar.plain(), Plain::Int(_)),
-        "float" => matches!(scalar.plain(), Plain::Int(_) | Plain::Float(_)),
-        "bool" => matches!(scalar.plain(), Plain::Bool(_)),
-        "null" => scalar.plain() == Plain::Null,
-        _ => return Err(refused()),
+        "int" => matches!(plain, Plain::Int(_)),
+        "float" => matches!(plain, Plain::Int(_) | Plain::Float(_)),
+        "bool" => matches!(plain, Plain::Bool(_)),
+        "null" => plain == Plain::Null,
+        _ => return Err(unsupported(tag)),
     };
     if fits {
-        Ok(scalar)
-    } else {
-        Err(format!("the value does not fit its tag `{}`", written(tag)))
+        return Ok(scalar);
     }
+    Err(format!("the value does not fit its tag `{}`", written(tag)))
+}
+
+/// Lists and mappings may say what they are, and nothing else.
+fn container_tag(pos: Pos, tag: Option<&Tag>, suffix: &str) -> Result<(), SyntaxError> {
+    match tag {
+        Some(tag) if !tag.is_yaml_core_schema() || tag.suffix != suffix => {
+            Err(SyntaxError::new(pos, unsupported(tag)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unsupported(tag: &Tag) -> String {
+    format!("tag `{}` is not supported", shorten(&written(tag)))
 }
 
 /// A tag as people write it: `!!int`, not with the address that the two marks stand for.
 fn written(tag: &Tag) -> String {
-    if tag.is_yaml_core_schema() {
-        format!("!!{}", tag.suffix)
-    } else {
-        tag.to_string()
+    match tag.is_yaml_core_schema() {
+        true => format!("!!{}", tag.suffix),
+        false => tag.to_string(),
     }
 }

@@ -66,7 +66,7 @@ pub struct SyntaxError {
 }
 
 impl SyntaxError {
-    pub(super) fn new(line: u32, col: u32, message: impl Into<String>) -> SyntaxError {
+    pub(super) fn new((line, col): (u32, u32), message: impl Into<String>) -> SyntaxError {
         SyntaxError {
             line,
             col,
@@ -148,21 +148,15 @@ const GRAMMAR: [(&str, &str, Option<&str>); 10] = [
 ];
 
 fn grammar(error: &ScanError) -> SyntaxError {
-    let (line, col) = (
+    let pos = (
         error.marker().line() as u32,
         error.marker().col() as u32 + 1,
     );
-    match GRAMMAR
-        .iter()
-        .find(|(said, ..)| error.info().contains(said))
-    {
-        Some((_, message, help)) => SyntaxError {
-            line,
-            col,
-            message: (*message).to_owned(),
-            help: help.map(str::to_owned),
-        },
-        None => SyntaxError::new(line, col, error.info()),
+    let known = GRAMMAR.iter().find(|row| error.info().contains(row.0));
+    match known {
+        Some((_, message, Some(help))) => SyntaxError::new(pos, *message).help(help),
+        Some((_, message, None)) => SyntaxError::new(pos, *message),
+        None => SyntaxError::new(pos, error.info()),
     }
 }
 
@@ -172,6 +166,14 @@ impl Node {
         match &self.value {
             Value::Map(entries) => Some(entries),
             _ => None,
+        }
+    }
+
+    /// The items of a list; none when the node is no list.
+    pub fn items(&self) -> &[Node] {
+        match &self.value {
+            Value::Seq(items) => items,
+            _ => &[],
         }
     }
 

@@ -29,20 +29,32 @@ pub fn options(settings: &Settings) -> Options {
 /// An endpoint with an interface name is attached whether the interface exists or not, so that a late interface is never open.
 /// One with only expected IPs is attached to the interfaces that carry them; while there is none, to the addresses themselves.
 /// Where several endpoints claim an interface the lowest name stands.
-pub fn resolve(calculator: &Calculator, workloads: &BTreeMap<String, Arc<WorkloadEp>>) -> BTreeMap<String, Attachment> {
+pub fn resolve(
+    calculator: &Calculator,
+    workloads: &BTreeMap<String, Arc<WorkloadEp>>,
+) -> BTreeMap<String, Attachment> {
     let locals = local_host_endpoints(calculator);
     let mut attachments: BTreeMap<String, Attachment> = BTreeMap::new();
     if let Some((name, _)) = locals.iter().find(|(_, e)| e.interface_name == "*") {
         attachments.entry((*name).to_owned()).or_default().others = true;
     }
     let mut ifaces: BTreeSet<&str> = calculator.host.links.keys().map(String::as_str).collect();
-    ifaces.extend(locals.iter().map(|(_, e)| e.interface_name.as_str()).filter(|n| !n.is_empty() && *n != "*"));
+    ifaces.extend(
+        locals
+            .iter()
+            .map(|(_, e)| e.interface_name.as_str())
+            .filter(|n| !n.is_empty() && *n != "*"),
+    );
     for iface in ifaces {
         if is_excluded(calculator, workloads, iface) {
             continue;
         }
         if let Some((name, _)) = locals.iter().find(|(_, e)| claims(calculator, e, iface)) {
-            attachments.entry((*name).to_owned()).or_default().interfaces.insert(iface.to_owned());
+            attachments
+                .entry((*name).to_owned())
+                .or_default()
+                .interfaces
+                .insert(iface.to_owned());
         }
     }
     for (name, endpoint) in &locals {
@@ -56,7 +68,10 @@ pub fn resolve(calculator: &Calculator, workloads: &BTreeMap<String, Arc<Workloa
 }
 
 fn local_host_endpoints(calculator: &Calculator) -> Vec<(&str, &HostEndpoint)> {
-    let local = calculator.local.keys().filter_map(|id| calculator.resources.get(id));
+    let local = calculator
+        .local
+        .keys()
+        .filter_map(|id| calculator.resources.get(id));
     local
         .filter_map(|r| match &r.spec {
             Spec::HostEndpoint(e) => Some((r.id.name.as_str(), &**e)),
@@ -65,21 +80,39 @@ fn local_host_endpoints(calculator: &Calculator) -> Vec<(&str, &HostEndpoint)> {
         .collect()
 }
 
-fn is_excluded(calculator: &Calculator, workloads: &BTreeMap<String, Arc<WorkloadEp>>, iface: &str) -> bool {
+fn is_excluded(
+    calculator: &Calculator,
+    workloads: &BTreeMap<String, Arc<WorkloadEp>>,
+    iface: &str,
+) -> bool {
     workloads.contains_key(iface)
         || calculator.exclude.iter().any(|x| x == iface)
-        || calculator.options.workload_prefixes.iter().any(|p| iface.starts_with(p.as_str()))
+        || calculator
+            .options
+            .workload_prefixes
+            .iter()
+            .any(|p| iface.starts_with(p.as_str()))
 }
 
 fn claims(calculator: &Calculator, endpoint: &HostEndpoint, iface: &str) -> bool {
     if !endpoint.interface_name.is_empty() {
         return endpoint.interface_name == iface;
     }
-    let Some(link) = calculator.host.links.get(iface) else { return false };
-    endpoint.expected_ips.iter().any(|ip| link.addresses.contains(ip))
+    let Some(link) = calculator.host.links.get(iface) else {
+        return false;
+    };
+    endpoint
+        .expected_ips
+        .iter()
+        .any(|ip| link.addresses.contains(ip))
 }
 
 /// Whether any interface has an expected IP: then another endpoint or an exclusion decides there, and addresses must not.
 fn carried_anywhere(calculator: &Calculator, endpoint: &HostEndpoint) -> bool {
-    calculator.host.links.values().any(|l| endpoint.expected_ips.iter().any(|ip| l.addresses.contains(ip)))
+    calculator.host.links.values().any(|l| {
+        endpoint
+            .expected_ips
+            .iter()
+            .any(|ip| l.addresses.contains(ip))
+    })
 }

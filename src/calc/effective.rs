@@ -25,7 +25,9 @@ pub fn policy_selector(id: &ResourceId, policy: &Policy) -> Selector {
         selector = selector.and(&namespaces(ns));
     }
     if let Some(sa) = &policy.service_account_selector {
-        let sa = sa.prefix_labels(SA_PREFIX).replace_all(&Selector::has(SERVICE_ACCOUNT));
+        let sa = sa
+            .prefix_labels(SA_PREFIX)
+            .replace_all(&Selector::has(SERVICE_ACCOUNT));
         selector = selector.and(&sa);
     }
     selector
@@ -33,11 +35,17 @@ pub fn policy_selector(id: &ResourceId, policy: &Policy) -> Selector {
 
 fn namespaces(selector: &Selector) -> Selector {
     let named = Selector::has(NAMESPACE);
-    selector.prefix_labels(NS_PREFIX).replace_all(&named).replace_global(&named.not())
+    selector
+        .prefix_labels(NS_PREFIX)
+        .replace_all(&named)
+        .replace_global(&named.not())
 }
 
 fn is_namespaced(kind: Kind) -> bool {
-    matches!(kind, Kind::NetworkPolicy | Kind::StagedNetworkPolicy | Kind::StagedKubernetesNetworkPolicy)
+    matches!(
+        kind,
+        Kind::NetworkPolicy | Kind::StagedNetworkPolicy | Kind::StagedKubernetesNetworkPolicy
+    )
 }
 
 /// What a side of a rule selects: the set it must be in, and the set it must not be in.
@@ -53,25 +61,34 @@ pub fn side_selectors(id: &ResourceId, entity: &Entity) -> SideSelectors {
     let accounts = service_accounts(entity);
     let selected = join(accounts, entity.selector.clone());
     let explicit_ns = entity.namespace_selector.as_ref().map(namespaces);
-    let mentions_labels = selected.is_some() || entity.not_selector.is_some() || explicit_ns.is_some();
+    let mentions_labels =
+        selected.is_some() || entity.not_selector.is_some() || explicit_ns.is_some();
     let namespace = match explicit_ns {
-        None if is_namespaced(id.kind) && mentions_labels => Some(Selector::eq(NAMESPACE, &id.namespace)),
+        None if is_namespaced(id.kind) && mentions_labels => {
+            Some(Selector::eq(NAMESPACE, &id.namespace))
+        }
         other => other,
     };
     match (join(namespace, selected), &entity.not_selector) {
-        (Some(positive), Some(not)) => SideSelectors { positive: Some(positive.and(&not.not())), negative: None },
-        (positive, not) => SideSelectors { positive, negative: not.clone() },
+        (Some(positive), Some(not)) => SideSelectors {
+            positive: Some(positive.and(&not.not())),
+            negative: None,
+        },
+        (positive, not) => SideSelectors {
+            positive,
+            negative: not.clone(),
+        },
     }
 }
 
 fn service_accounts(entity: &Entity) -> Option<Selector> {
     let accounts = entity.service_accounts.as_ref()?;
-    let by_label = accounts
-        .selector
-        .as_ref()
-        .map(|s| s.prefix_labels(SA_PREFIX).replace_all(&Selector::has(SERVICE_ACCOUNT)));
-    let by_name =
-        (!accounts.names.is_empty()).then(|| Selector::in_set(SERVICE_ACCOUNT, accounts.names.iter().cloned()));
+    let by_label = accounts.selector.as_ref().map(|s| {
+        s.prefix_labels(SA_PREFIX)
+            .replace_all(&Selector::has(SERVICE_ACCOUNT))
+    });
+    let by_name = (!accounts.names.is_empty())
+        .then(|| Selector::in_set(SERVICE_ACCOUNT, accounts.names.iter().cloned()));
     join(by_label, by_name)
 }
 

@@ -48,8 +48,15 @@ pub fn parents(resource: &Resource) -> Vec<String> {
 }
 
 /// `labelsToApply` of a profile, if it exists.
-pub fn profile_labels<'a>(resources: &'a BTreeMap<ResourceId, Resource>, name: &str) -> Option<&'a LabelMap> {
-    let id = ResourceId { kind: Kind::Profile, namespace: String::new(), name: name.to_owned() };
+pub fn profile_labels<'a>(
+    resources: &'a BTreeMap<ResourceId, Resource>,
+    name: &str,
+) -> Option<&'a LabelMap> {
+    let id = ResourceId {
+        kind: Kind::Profile,
+        namespace: String::new(),
+        name: name.to_owned(),
+    };
     match &resources.get(&id)?.spec {
         Spec::Profile(profile) => Some(&profile.labels),
         _ => None,
@@ -57,13 +64,19 @@ pub fn profile_labels<'a>(resources: &'a BTreeMap<ResourceId, Resource>, name: &
 }
 
 /// Own labels, then those inherited: an own label wins, the first profile wins (facts 1.9).
-pub fn labels<'a>(resource: &Resource, inherited: impl Fn(&str) -> Option<&'a LabelMap>) -> LabelMap {
+pub fn labels<'a>(
+    resource: &Resource,
+    inherited: impl Fn(&str) -> Option<&'a LabelMap>,
+) -> LabelMap {
     let mut labels = resource.meta.labels.clone();
     if !resource.id.namespace.is_empty() {
         labels.insert(NAMESPACE.to_owned(), resource.id.namespace.clone());
     }
     if resource.id.kind == Kind::WorkloadEndpoint {
-        let account = resource.raw.pointer("/spec/serviceAccountName").and_then(|v| v.as_str());
+        let account = resource
+            .raw
+            .pointer("/spec/serviceAccountName")
+            .and_then(|v| v.as_str());
         if let Some(name) = account.filter(|n| !n.is_empty() && n.len() < 63) {
             labels.insert(SERVICE_ACCOUNT.to_owned(), name.to_owned());
         }
@@ -79,7 +92,10 @@ pub fn labels<'a>(resource: &Resource, inherited: impl Fn(&str) -> Option<&'a La
 /// What a holder adds to the sets that select it. A HostEndpoint adds only its expected IPs, never the interface's (facts 3.6).
 pub fn contribution(resource: &Resource) -> (Vec<IpNet>, Vec<EndpointPort>) {
     match &resource.spec {
-        Spec::HostEndpoint(e) => (e.expected_ips.iter().map(|ip| IpNet::from(*ip)).collect(), e.ports.clone()),
+        Spec::HostEndpoint(e) => (
+            e.expected_ips.iter().map(|ip| IpNet::from(*ip)).collect(),
+            e.ports.clone(),
+        ),
         Spec::WorkloadEndpoint(e) => (e.ip_networks.clone(), e.ports.clone()),
         Spec::NetworkSet(s) => (s.nets.clone(), Vec::new()),
         _ => (Vec::new(), Vec::new()),
@@ -106,20 +122,42 @@ impl TierRank<'_> {
 impl Calculator {
     /// The tier a policy names. The three predefined ones exist without a resource (facts 1.8).
     fn tier(&self, name: &str) -> Option<Tier> {
-        let id = ResourceId { kind: Kind::Tier, namespace: String::new(), name: name.to_owned() };
-        if let Some(Resource { spec: Spec::Tier(tier), .. }) = self.resources.get(&id) {
+        let id = ResourceId {
+            kind: Kind::Tier,
+            namespace: String::new(),
+            name: name.to_owned(),
+        };
+        if let Some(Resource {
+            spec: Spec::Tier(tier),
+            ..
+        }) = self.resources.get(&id)
+        {
             return Some(*tier);
         }
         match name {
-            "default" => Some(Tier { order: 1_000_000.0, default_pass: false }),
-            "kube-admin" => Some(Tier { order: 1_000.0, default_pass: true }),
-            "kube-baseline" => Some(Tier { order: 10_000_000.0, default_pass: true }),
+            "default" => Some(Tier {
+                order: 1_000_000.0,
+                default_pass: false,
+            }),
+            "kube-admin" => Some(Tier {
+                order: 1_000.0,
+                default_pass: true,
+            }),
+            "kube-baseline" => Some(Tier {
+                order: 10_000_000.0,
+                default_pass: true,
+            }),
             _ => None,
         }
     }
 
     /// Finished endpoints by name and workloads by interface.
-    pub(super) fn finish_endpoints(&mut self) -> (BTreeMap<String, Arc<HostEp>>, BTreeMap<String, Arc<WorkloadEp>>) {
+    pub(super) fn finish_endpoints(
+        &mut self,
+    ) -> (
+        BTreeMap<String, Arc<HostEp>>,
+        BTreeMap<String, Arc<WorkloadEp>>,
+    ) {
         for id in self.local.keys().cloned().collect::<Vec<_>>() {
             if !self.finished.contains_key(&id) {
                 let finished = self.finish(&id);
@@ -131,13 +169,17 @@ impl Calculator {
         for finished in self.finished.values() {
             if let Finished::Workload(iface, workload) = finished {
                 // Two endpoints on one interface: the lowest id stands, as for host endpoints.
-                workloads.entry(iface.clone()).or_insert_with(|| workload.clone());
+                workloads
+                    .entry(iface.clone())
+                    .or_insert_with(|| workload.clone());
             }
         }
         let attachments = attach::resolve(self, &workloads);
         let mut endpoints = BTreeMap::new();
         for finished in self.finished.values_mut() {
-            let Finished::Host(endpoint) = finished else { continue };
+            let Finished::Host(endpoint) = finished else {
+                continue;
+            };
             let attach = attachments.get(&endpoint.name).cloned().unwrap_or_default();
             if endpoint.attach != attach {
                 Arc::make_mut(endpoint).attach = attach;
@@ -152,11 +194,19 @@ impl Calculator {
         let (enforced, staged) = self.ordered_policies(id);
         match &resource.spec {
             Spec::WorkloadEndpoint(workload) => {
-                let sources = workload.ip_networks.iter().chain(&workload.allow_spoofed).copied();
+                let sources = workload
+                    .ip_networks
+                    .iter()
+                    .chain(&workload.allow_spoofed)
+                    .copied();
                 let finished = WorkloadEp {
                     id: id.clone(),
                     origin: resource.origin.clone(),
-                    sources: if workload.ip_networks.is_empty() { Vec::new() } else { sources.collect() },
+                    sources: if workload.ip_networks.is_empty() {
+                        Vec::new()
+                    } else {
+                        sources.collect()
+                    },
                     tiers: self.blocks(&enforced, Category::Normal),
                     profiles: workload.profiles.clone(),
                     staged,
@@ -164,8 +214,15 @@ impl Calculator {
                 Finished::Workload(workload.interface_name.clone(), Arc::new(finished))
             }
             _ => {
-                let categories = [Category::Untracked, Category::PreDnat, Category::Normal, Category::Forward];
-                let tiers = categories.into_iter().map(|c| (c, self.blocks(&enforced, c)));
+                let categories = [
+                    Category::Untracked,
+                    Category::PreDnat,
+                    Category::Normal,
+                    Category::Forward,
+                ];
+                let tiers = categories
+                    .into_iter()
+                    .map(|c| (c, self.blocks(&enforced, c)));
                 Finished::Host(Arc::new(HostEp {
                     name: id.name.clone(),
                     origin: resource.origin.clone(),
@@ -179,23 +236,43 @@ impl Calculator {
     }
 
     /// The policies that select an endpoint in order of evaluation (facts 3.1), enforced and staged apart.
-    fn ordered_policies(&self, endpoint: &ResourceId) -> (Vec<(&ResourceId, &Policy)>, Vec<ResourceId>) {
+    fn ordered_policies(
+        &self,
+        endpoint: &ResourceId,
+    ) -> (Vec<(&ResourceId, &Policy)>, Vec<ResourceId>) {
         let mut all: Vec<(TierRank<'_>, f64, String, &ResourceId, &Policy)> = Vec::new();
         for id in self.selected.get(endpoint).into_iter().flatten() {
-            let Some(Spec::Policy(policy) | Spec::Staged(_, Some(policy))) = self.resources.get(id).map(|r| &r.spec)
+            let Some(Spec::Policy(policy) | Spec::Staged(_, Some(policy))) =
+                self.resources.get(id).map(|r| &r.spec)
             else {
                 continue;
             };
             let tier = self.tier(&policy.tier);
-            let rank =
-                TierRank { exists: tier.is_some(), order: tier.map_or(0.0, |t| t.order), name: &policy.tier };
+            let rank = TierRank {
+                exists: tier.is_some(),
+                order: tier.map_or(0.0, |t| t.order),
+                name: &policy.tier,
+            };
             let tie = format!("{}/{}/{:?}", id.name, id.namespace, id.kind);
             all.push((rank, policy.order.unwrap_or(f64::INFINITY), tie, id, policy));
         }
-        all.sort_by(|a, b| a.0.compare(&b.0).then(a.1.total_cmp(&b.1)).then_with(|| a.2.cmp(&b.2)));
-        let is_enforced = |id: &ResourceId| matches!(id.kind, Kind::GlobalNetworkPolicy | Kind::NetworkPolicy);
-        let staged = all.iter().filter(|p| !is_enforced(p.3)).map(|p| p.3.clone()).collect();
-        let enforced = all.into_iter().filter(|p| is_enforced(p.3)).map(|p| (p.3, p.4)).collect();
+        all.sort_by(|a, b| {
+            a.0.compare(&b.0)
+                .then(a.1.total_cmp(&b.1))
+                .then_with(|| a.2.cmp(&b.2))
+        });
+        let is_enforced =
+            |id: &ResourceId| matches!(id.kind, Kind::GlobalNetworkPolicy | Kind::NetworkPolicy);
+        let staged = all
+            .iter()
+            .filter(|p| !is_enforced(p.3))
+            .map(|p| p.3.clone())
+            .collect();
+        let enforced = all
+            .into_iter()
+            .filter(|p| is_enforced(p.3))
+            .map(|p| (p.3, p.4))
+            .collect();
         (enforced, staged)
     }
 
@@ -207,7 +284,8 @@ impl Calculator {
                 let ends_in_pass = self.tier(&policy.tier).is_some_and(|t| t.default_pass);
                 blocks.push(TierBlock {
                     tier: policy.tier.clone(),
-                    default_deny: !ends_in_pass && matches!(category, Category::Normal | Category::Forward),
+                    default_deny: !ends_in_pass
+                        && matches!(category, Category::Normal | Category::Forward),
                     ingress: Vec::new(),
                     egress: Vec::new(),
                 });

@@ -21,9 +21,13 @@ fn buckets(selector: &Selector) -> Vec<Bucket> {
     let mut best: Option<(usize, Vec<Bucket>)> = None;
     for (label, restriction) in selector.restrictions() {
         let (cost, found) = match restriction {
-            Restriction::OneOf(values) => {
-                (values.len(), values.into_iter().map(|v| Bucket::Value(label.clone(), v)).collect())
-            }
+            Restriction::OneOf(values) => (
+                values.len(),
+                values
+                    .into_iter()
+                    .map(|v| Bucket::Value(label.clone(), v))
+                    .collect(),
+            ),
             Restriction::Present => (usize::MAX - 1, vec![Bucket::Present(label)]),
             Restriction::Absent => continue,
         };
@@ -43,7 +47,10 @@ pub struct SelectorIndex<I> {
 
 impl<I> Default for SelectorIndex<I> {
     fn default() -> Self {
-        SelectorIndex { selectors: BTreeMap::new(), buckets: BTreeMap::new() }
+        SelectorIndex {
+            selectors: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+        }
     }
 }
 
@@ -59,7 +66,9 @@ impl<I: Ord + Clone> SelectorIndex<I> {
 
     /// Removes; unknown ids are fine.
     pub fn remove(&mut self, id: &I) {
-        let Some(selector) = self.selectors.remove(id) else { return };
+        let Some(selector) = self.selectors.remove(id) else {
+            return;
+        };
         for bucket in buckets(&selector) {
             if let Some(ids) = self.buckets.get_mut(&bucket) {
                 ids.remove(id);
@@ -98,7 +107,10 @@ pub struct LabelIndex<I> {
 
 impl<I> Default for LabelIndex<I> {
     fn default() -> Self {
-        LabelIndex { by_value: BTreeMap::new(), by_label: BTreeMap::new() }
+        LabelIndex {
+            by_value: BTreeMap::new(),
+            by_label: BTreeMap::new(),
+        }
     }
 }
 
@@ -106,8 +118,14 @@ impl<I: Ord + Clone> LabelIndex<I> {
     /// Files a thing under its labels.
     pub fn insert(&mut self, id: &I, labels: &LabelMap) {
         for (label, value) in labels {
-            self.by_value.entry((label.clone(), value.clone())).or_default().insert(id.clone());
-            self.by_label.entry(label.clone()).or_default().insert(id.clone());
+            self.by_value
+                .entry((label.clone(), value.clone()))
+                .or_default()
+                .insert(id.clone());
+            self.by_label
+                .entry(label.clone())
+                .or_default()
+                .insert(id.clone());
         }
     }
 

@@ -121,7 +121,9 @@ impl Calculator {
 
     /// A resource was deleted.
     pub fn delete(&mut self, id: &ResourceId) {
-        let Some(old) = self.resources.remove(id) else { return };
+        let Some(old) = self.resources.remove(id) else {
+            return;
+        };
         match &old.spec {
             Spec::HostEndpoint(_) | Spec::WorkloadEndpoint(_) | Spec::NetworkSet(_) => {
                 self.unlink_profiles(&old);
@@ -141,8 +143,16 @@ impl Calculator {
             node: self.host.node.clone(),
             endpoints,
             workloads,
-            policies: self.active_policies.iter().map(|(id, a)| (id.clone(), a.lists.clone())).collect(),
-            profiles: self.active_profiles.iter().map(|(name, a)| (name.clone(), a.lists.clone())).collect(),
+            policies: self
+                .active_policies
+                .iter()
+                .map(|(id, a)| (id.clone(), a.lists.clone()))
+                .collect(),
+            profiles: self
+                .active_profiles
+                .iter()
+                .map(|(name, a)| (name.clone(), a.lists.clone()))
+                .collect(),
             sets: self.sets.finished(),
             options: self.options.clone(),
         }
@@ -155,7 +165,10 @@ impl Calculator {
 
     fn link_profiles(&mut self, resource: &Resource) {
         for name in endpoints::parents(resource) {
-            self.profile_users.entry(name).or_default().insert(resource.id.clone());
+            self.profile_users
+                .entry(name)
+                .or_default()
+                .insert(resource.id.clone());
         }
     }
 
@@ -180,10 +193,19 @@ impl Calculator {
             self.refresh_profiles();
             return;
         };
-        let labels = endpoints::labels(resource, |name| endpoints::profile_labels(&self.resources, name));
+        let labels = endpoints::labels(resource, |name| {
+            endpoints::profile_labels(&self.resources, name)
+        });
         let (nets, ports) = endpoints::contribution(resource);
         let is_local = endpoints::node(resource) == Some(self.host.node.as_str());
-        self.sets.set_holder(id, Some(Holder { labels: labels.clone(), nets, ports }));
+        self.sets.set_holder(
+            id,
+            Some(Holder {
+                labels: labels.clone(),
+                nets,
+                ports,
+            }),
+        );
         if is_local {
             let policies = self.selectors.matching(&labels);
             self.local.insert(id.clone(), labels);
@@ -218,7 +240,9 @@ impl Calculator {
         }
         let locals: Vec<ResourceId> = self.local.keys().cloned().collect();
         for endpoint in locals {
-            let is_match = selector.as_ref().is_some_and(|s| s.matches(&self.local[&endpoint]));
+            let is_match = selector
+                .as_ref()
+                .is_some_and(|s| s.matches(&self.local[&endpoint]));
             self.match_one(&endpoint, id, is_match);
         }
         self.activate(id);
@@ -227,7 +251,11 @@ impl Calculator {
     /// Sets the policies that select an endpoint.
     fn select(&mut self, endpoint: &ResourceId, policies: BTreeSet<ResourceId>) {
         let old = self.selected.get(endpoint).cloned().unwrap_or_default();
-        for policy in old.symmetric_difference(&policies).cloned().collect::<Vec<_>>() {
+        for policy in old
+            .symmetric_difference(&policies)
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             self.match_one(endpoint, &policy, policies.contains(&policy));
             self.activate(&policy);
         }
@@ -235,7 +263,11 @@ impl Calculator {
 
     fn match_one(&mut self, endpoint: &ResourceId, policy: &ResourceId, is_match: bool) {
         let policies = self.selected.entry(endpoint.clone()).or_default();
-        let changed = if is_match { policies.insert(policy.clone()) } else { policies.remove(policy) };
+        let changed = if is_match {
+            policies.insert(policy.clone())
+        } else {
+            policies.remove(policy)
+        };
         // A policy that still matches may have another tier, order or direction.
         if changed || is_match {
             self.finished.remove(endpoint);
@@ -256,7 +288,8 @@ impl Calculator {
 
     /// Gives a policy its rules when it selects a local endpoint, takes them when it selects none.
     fn activate(&mut self, id: &ResourceId) {
-        let wanted = self.selects.contains_key(id) && matches!(id.kind, Kind::GlobalNetworkPolicy | Kind::NetworkPolicy);
+        let wanted = self.selects.contains_key(id)
+            && matches!(id.kind, Kind::GlobalNetworkPolicy | Kind::NetworkPolicy);
         if !wanted {
             if let Some(old) = self.active_policies.remove(id) {
                 self.release(&old);
@@ -266,9 +299,19 @@ impl Calculator {
         if self.active_policies.contains_key(id) {
             return;
         }
-        let Some(Resource { spec: Spec::Policy(policy), origin, .. }) = self.resources.get(id) else { return };
+        let Some(Resource {
+            spec: Spec::Policy(policy),
+            origin,
+            ..
+        }) = self.resources.get(id)
+        else {
+            return;
+        };
         let (lists, used) = rules::policy_rules(id, origin, policy);
-        let active = ActiveRules { lists: Arc::new(lists), used };
+        let active = ActiveRules {
+            lists: Arc::new(lists),
+            used,
+        };
         self.acquire(&active);
         self.active_policies.insert(id.clone(), active);
     }
@@ -282,7 +325,12 @@ impl Calculator {
             .flat_map(endpoints::profiles)
             .cloned()
             .collect();
-        let stale: Vec<String> = self.active_profiles.keys().filter(|n| !wanted.contains(*n)).cloned().collect();
+        let stale: Vec<String> = self
+            .active_profiles
+            .keys()
+            .filter(|n| !wanted.contains(*n))
+            .cloned()
+            .collect();
         for name in stale {
             if let Some(old) = self.active_profiles.remove(&name) {
                 self.release(&old);
@@ -292,14 +340,23 @@ impl Calculator {
             if self.active_profiles.contains_key(&name) {
                 continue;
             }
-            let id = ResourceId { kind: Kind::Profile, namespace: String::new(), name: name.clone() };
+            let id = ResourceId {
+                kind: Kind::Profile,
+                namespace: String::new(),
+                name: name.clone(),
+            };
             let (lists, used) = match self.resources.get(&id) {
-                Some(Resource { spec: Spec::Profile(profile), origin, .. }) => {
-                    rules::profile_rules(&id, origin, profile)
-                }
+                Some(Resource {
+                    spec: Spec::Profile(profile),
+                    origin,
+                    ..
+                }) => rules::profile_rules(&id, origin, profile),
                 _ => (rules::absent_profile(&name), rules::UsedSets::new()),
             };
-            let active = ActiveRules { lists: Arc::new(lists), used };
+            let active = ActiveRules {
+                lists: Arc::new(lists),
+                used,
+            };
             self.acquire(&active);
             self.active_profiles.insert(name, active);
         }

@@ -90,7 +90,11 @@ pub struct Side {
 impl Side {
     /// The sets this side refers to.
     pub fn set_ids(&self) -> impl Iterator<Item = &SetId> {
-        self.sets.iter().chain(&self.not_sets).chain(&self.named).chain(&self.not_named)
+        self.sets
+            .iter()
+            .chain(&self.not_sets)
+            .chain(&self.named)
+            .chain(&self.not_named)
     }
 }
 
@@ -317,18 +321,29 @@ pub struct HostPolicy {
     pub options: Options,
 }
 
-fn values<S: serde::Serializer, K, V: Serialize>(map: &BTreeMap<K, Arc<V>>, s: S) -> Result<S::Ok, S::Error> {
+fn values<S: serde::Serializer, K, V: Serialize>(
+    map: &BTreeMap<K, Arc<V>>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
     s.collect_seq(map.values().map(|v| &**v))
 }
 
-fn pairs<S: serde::Serializer, K: Serialize, V: Serialize>(map: &BTreeMap<K, Arc<V>>, s: S) -> Result<S::Ok, S::Error> {
+fn pairs<S: serde::Serializer, K: Serialize, V: Serialize>(
+    map: &BTreeMap<K, Arc<V>>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
     s.collect_seq(map.iter().map(|(k, v)| (k, &**v)))
 }
 
 impl HostPolicy {
     /// Whether an interface belongs to a workload: by name prefix, or because a workload endpoint names it.
     pub fn is_workload_iface(&self, iface: &str) -> bool {
-        self.workloads.contains_key(iface) || self.options.workload_prefixes.iter().any(|p| iface.starts_with(p.as_str()))
+        self.workloads.contains_key(iface)
+            || self
+                .options
+                .workload_prefixes
+                .iter()
+                .any(|p| iface.starts_with(p.as_str()))
     }
 
     /// Whether any endpoint belongs to this host. Without one nothing at all is enforced.
@@ -338,11 +353,17 @@ impl HostPolicy {
 
     /// The `*` endpoint, if any.
     pub fn others(&self) -> Option<&HostEp> {
-        self.endpoints.values().find(|e| e.attach.others).map(|e| &**e)
+        self.endpoints
+            .values()
+            .find(|e| e.attach.others)
+            .map(|e| &**e)
     }
 
     /// The endpoint that governs an interface by name.
     pub fn named(&self, iface: &str) -> Option<&HostEp> {
-        self.endpoints.values().find(|e| e.attach.interfaces.contains(iface)).map(|e| &**e)
+        self.endpoints
+            .values()
+            .find(|e| e.attach.interfaces.contains(iface))
+            .map(|e| &**e)
     }
 }

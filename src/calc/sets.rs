@@ -76,10 +76,18 @@ impl SetIndex {
             active.users += 1;
             return;
         }
-        let empty = ActiveSet { users: 1, nets: BTreeMap::new(), ports: BTreeMap::new(), finished: None };
+        let empty = ActiveSet {
+            users: 1,
+            nets: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            finished: None,
+        };
         self.active.insert(set.clone(), empty);
         self.selectors.insert(set.clone(), selector.clone());
-        let ids = self.by_label.candidates(selector).unwrap_or_else(|| self.holders.keys().cloned().collect());
+        let ids = self
+            .by_label
+            .candidates(selector)
+            .unwrap_or_else(|| self.holders.keys().cloned().collect());
         for id in ids {
             let holder = self.holders[&id].clone();
             if selector.matches(&holder.labels) {
@@ -91,14 +99,19 @@ impl SetIndex {
 
     /// One rule list less uses the set; the last one ends it.
     pub fn release(&mut self, set: &SetId, selector: &Selector) {
-        let Some(active) = self.active.get_mut(set) else { return };
+        let Some(active) = self.active.get_mut(set) else {
+            return;
+        };
         active.users -= 1;
         if active.users > 0 {
             return;
         }
         self.active.remove(set);
         self.selectors.remove(set);
-        let ids = self.by_label.candidates(selector).unwrap_or_else(|| self.holders.keys().cloned().collect());
+        let ids = self
+            .by_label
+            .candidates(selector)
+            .unwrap_or_else(|| self.holders.keys().cloned().collect());
         for id in ids {
             if let Some(sets) = self.member_of.get_mut(&id) {
                 sets.remove(set);
@@ -124,16 +137,27 @@ impl SetIndex {
     }
 
     fn contribute(&mut self, set: &SetId, holder: &Holder, delta: i32) {
-        let Some(active) = self.active.get_mut(set) else { return };
+        let Some(active) = self.active.get_mut(set) else {
+            return;
+        };
         let changed = match set {
             SetId::Selector(_) => {
-                holder.nets.iter().fold(false, |changed, net| count(&mut active.nets, net.trunc(), delta) || changed)
+                let mut changed = false;
+                for net in &holder.nets {
+                    changed |= count(&mut active.nets, net.trunc(), delta);
+                }
+                changed
             }
             SetId::NamedPort { protocol, port, .. } => {
                 let mut changed = false;
-                for p in holder.ports.iter().filter(|p| p.name == *port && protocol.is_none_or(|x| x == p.protocol)) {
+                for p in holder
+                    .ports
+                    .iter()
+                    .filter(|p| p.name == *port && protocol.is_none_or(|x| x == p.protocol))
+                {
                     for net in &holder.nets {
-                        changed |= count(&mut active.ports, (net.addr(), p.protocol, p.port), delta);
+                        changed |=
+                            count(&mut active.ports, (net.addr(), p.protocol, p.port), delta);
                     }
                 }
                 changed
@@ -152,7 +176,9 @@ fn count<M: Ord>(members: &mut BTreeMap<M, u32>, member: M, delta: i32) -> bool 
         *n += 1;
         return *n == 1;
     }
-    let Some(n) = members.get_mut(&member) else { return false };
+    let Some(n) = members.get_mut(&member) else {
+        return false;
+    };
     *n -= 1;
     if *n == 0 {
         members.remove(&member);

@@ -21,7 +21,12 @@ struct Place {
 
 impl Compiler<'_> {
     /// Makes the chain of a host endpoint and returns its name; `None` when the category has no policy there.
-    pub(super) fn host_chain(&mut self, ep: &HostEp, category: Category, direction: Direction) -> Option<String> {
+    pub(super) fn host_chain(
+        &mut self,
+        ep: &HostEp,
+        category: Category,
+        direction: Direction,
+    ) -> Option<String> {
         let tiers = ep.tiers(category);
         if tiers.is_empty() && category != Category::Normal {
             return None;
@@ -40,7 +45,11 @@ impl Compiler<'_> {
             Category::Normal => self.profiles(&ep.profiles, &place, &mut rules),
             Category::Forward if tiers.iter().all(|t| t.policies(direction).is_empty()) => {
                 let target = Target::Goto(ALLOW_CHAIN.to_owned());
-                rules.push(KRule::new(vec![], target, "no policy in this direction: forwarded traffic is allowed"));
+                rules.push(KRule::new(
+                    vec![],
+                    target,
+                    "no policy in this direction: forwarded traffic is allowed",
+                ));
                 self.mark_chains();
             }
             _ => {}
@@ -50,7 +59,12 @@ impl Compiler<'_> {
     }
 
     /// Makes the chain of a workload endpoint and returns its name.
-    pub(super) fn workload_chain(&mut self, iface: &str, ep: &WorkloadEp, direction: Direction) -> String {
+    pub(super) fn workload_chain(
+        &mut self,
+        iface: &str,
+        ep: &WorkloadEp,
+        direction: Direction,
+    ) -> String {
         let prefix = match direction {
             Direction::Ingress => "moat-wi-",
             Direction::Egress => "moat-wo-",
@@ -83,22 +97,39 @@ impl Compiler<'_> {
             Table::Filter => filter,
             _ => Target::Return,
         };
-        Place { category, direction, accepted, known }
+        Place {
+            category,
+            direction,
+            accepted,
+            known,
+        }
     }
 
     fn before_policy(&mut self, place: &Place, failsafes: bool) -> Vec<KRule> {
         let tracked = place.category != Category::Untracked;
         let mut rules = Vec::new();
         if tracked {
-            rules.push(KRule::new(vec![Match::State(KNOWN)], place.known.clone(), "part of an accepted flow"));
+            rules.push(KRule::new(
+                vec![Match::State(KNOWN)],
+                place.known.clone(),
+                "part of an accepted flow",
+            ));
         }
         if failsafes && self.family == Family::V6 {
             let chain = self.essential_chain();
             let matches = vec![Match::Protocol(Protocol::ICMPV6, false)];
-            rules.push(KRule::new(matches, Target::Jump(chain), "IPv6 discovery and path MTU"));
+            rules.push(KRule::new(
+                matches,
+                Target::Jump(chain),
+                "IPv6 discovery and path MTU",
+            ));
         }
         if tracked && self.policy.options.drop_invalid {
-            rules.push(KRule::new(vec![Match::State("INVALID")], self.deny(), "fits no flow"));
+            rules.push(KRule::new(
+                vec![Match::State("INVALID")],
+                self.deny(),
+                "fits no flow",
+            ));
         }
         if failsafes && let Some(chain) = self.failsafe_chain(place) {
             rules.push(KRule::new(vec![], Target::Jump(chain), "failsafes"));
@@ -109,7 +140,11 @@ impl Compiler<'_> {
 
     /// Forgets what an earlier endpoint or another program left in our bits.
     pub(super) fn clear_marks(&self) -> KRule {
-        KRule::new(vec![], Target::SetMark(0, self.marks.accept | self.marks.pass), "")
+        KRule::new(
+            vec![],
+            Target::SetMark(0, self.marks.accept | self.marks.pass),
+            "",
+        )
     }
 
     fn tiers(&mut self, tiers: &[TierBlock], place: &Place, rules: &mut Vec<KRule>) {
@@ -120,11 +155,17 @@ impl Compiler<'_> {
                 continue;
             }
             if pass_was_set {
-                rules.push(KRule::new(vec![], Target::SetMark(0, self.marks.pass), format!("start of tier {}", tier.tier)));
+                rules.push(KRule::new(
+                    vec![],
+                    Target::SetMark(0, self.marks.pass),
+                    format!("start of tier {}", tier.tier),
+                ));
                 pass_was_set = false;
             }
             for id in policies {
-                let Some(lists) = self.policy.policies.get(id).cloned() else { continue };
+                let Some(lists) = self.policy.policies.get(id).cloned() else {
+                    continue;
+                };
                 let can = self.jump_to_rules(&lists, place.direction, pass_was_set, rules);
                 if can.allow {
                     self.accepted(place, rules);
@@ -133,21 +174,38 @@ impl Compiler<'_> {
             }
             if tier.default_deny {
                 let matches = self.unless_passed(pass_was_set);
-                rules.push(KRule::new(matches, self.deny(), format!("end of tier {}: default action Deny", tier.tier)));
+                rules.push(KRule::new(
+                    matches,
+                    self.deny(),
+                    format!("end of tier {}: default action Deny", tier.tier),
+                ));
             }
         }
     }
 
     /// Jumps to the chain of rules, unless it is empty in this family.
-    fn jump_to_rules(&mut self, lists: &crate::calc::RuleLists, direction: Direction, guard: bool, rules: &mut Vec<KRule>) -> Can {
+    fn jump_to_rules(
+        &mut self,
+        lists: &crate::calc::RuleLists,
+        direction: Direction,
+        guard: bool,
+        rules: &mut Vec<KRule>,
+    ) -> Can {
         let name = names::rules_chain(&lists.id, direction);
         if !self.has_chain(&name) {
             let chain = self.rules_chain(lists, direction);
             self.put_chain(&name, chain);
         }
         let chain = &self.rules().chains[&name];
-        let goes = |to: &str| chain.iter().any(|r| r.target == Target::Goto(to.to_owned()));
-        let can = Can { allow: goes(ALLOW_CHAIN), pass: goes(PASS_CHAIN) };
+        let goes = |to: &str| {
+            chain
+                .iter()
+                .any(|r| r.target == Target::Goto(to.to_owned()))
+        };
+        let can = Can {
+            allow: goes(ALLOW_CHAIN),
+            pass: goes(PASS_CHAIN),
+        };
         if chain.is_empty() {
             self.rules().chains.remove(&name);
             return can;
@@ -156,12 +214,20 @@ impl Compiler<'_> {
             self.mark_chains();
         }
         let matches = self.unless_passed(guard);
-        rules.push(KRule::new(matches, Target::Jump(name), lists.id.to_string()));
+        rules.push(KRule::new(
+            matches,
+            Target::Jump(name),
+            lists.id.to_string(),
+        ));
         can
     }
 
     fn unless_passed(&self, guard: bool) -> Vec<Match> {
-        if guard { vec![Match::Mark(0, self.marks.pass, false)] } else { Vec::new() }
+        if guard {
+            vec![Match::Mark(0, self.marks.pass, false)]
+        } else {
+            Vec::new()
+        }
     }
 
     fn accepted(&self, place: &Place, rules: &mut Vec<KRule>) {
@@ -174,19 +240,42 @@ impl Compiler<'_> {
 
     fn profiles(&mut self, profiles: &[String], place: &Place, rules: &mut Vec<KRule>) {
         for name in profiles {
-            let Some(lists) = self.policy.profiles.get(name).cloned() else { continue };
-            if self.jump_to_rules(&lists, place.direction, false, rules).allow {
+            let Some(lists) = self.policy.profiles.get(name).cloned() else {
+                continue;
+            };
+            if self
+                .jump_to_rules(&lists, place.direction, false, rules)
+                .allow
+            {
                 self.accepted(place, rules);
             }
         }
-        rules.push(KRule::new(vec![], self.deny(), "no policy and no profile allowed the packet"));
+        rules.push(KRule::new(
+            vec![],
+            self.deny(),
+            "no policy and no profile allowed the packet",
+        ));
     }
 
     /// The two chains that rules go to in order to mark.
     fn mark_chains(&mut self) {
         let marks = self.marks;
-        self.put_chain(ALLOW_CHAIN, vec![KRule::new(vec![], Target::SetMark(marks.accept, marks.accept), "allowed")]);
-        self.put_chain(PASS_CHAIN, vec![KRule::new(vec![], Target::SetMark(marks.pass, marks.pass), "passed")]);
+        self.put_chain(
+            ALLOW_CHAIN,
+            vec![KRule::new(
+                vec![],
+                Target::SetMark(marks.accept, marks.accept),
+                "allowed",
+            )],
+        );
+        self.put_chain(
+            PASS_CHAIN,
+            vec![KRule::new(
+                vec![],
+                Target::SetMark(marks.pass, marks.pass),
+                "passed",
+            )],
+        );
     }
 
     fn own_sources(&mut self, ep: &WorkloadEp, rules: &mut Vec<KRule>) {
@@ -198,10 +287,20 @@ impl Compiler<'_> {
             Family::V4 => &["0.0.0.0/32"],
             Family::V6 => &["::/128", "fe80::/10"],
         };
-        let own = ep.sources.iter().filter(|n| Family::of_net(n) == self.family).copied();
-        let nets: Vec<_> = own.chain(everybodys.iter().filter_map(|n| n.parse().ok())).collect();
+        let own = ep
+            .sources
+            .iter()
+            .filter(|n| Family::of_net(n) == self.family)
+            .copied();
+        let nets: Vec<_> = own
+            .chain(everybodys.iter().filter_map(|n| n.parse().ok()))
+            .collect();
         let name = self.nets_set(&nets);
-        rules.push(KRule::new(vec![Match::Set(End::Src, name, true)], self.deny(), "source is not the workload's"));
+        rules.push(KRule::new(
+            vec![Match::Set(End::Src, name, true)],
+            self.deny(),
+            "source is not the workload's",
+        ));
     }
 
     /// See `verdict::is_ipv6_essential` for the reasons.
@@ -218,7 +317,10 @@ impl Compiler<'_> {
         let mut rules = Vec::new();
         for (kinds, hop_limit, note) in types {
             for kind in kinds {
-                let mut matches = vec![Match::Protocol(Protocol::ICMPV6, false), Match::Icmp(*kind, None, false)];
+                let mut matches = vec![
+                    Match::Protocol(Protocol::ICMPV6, false),
+                    Match::Icmp(*kind, None, false),
+                ];
                 matches.extend(hop_limit.map(Match::HopLimit));
                 rules.push(KRule::new(matches, Target::Accept, note));
             }
@@ -230,8 +332,18 @@ impl Compiler<'_> {
     fn failsafe_chain(&mut self, place: &Place) -> Option<String> {
         let options = &self.policy.options;
         let (name, ours, replies, peer) = match place.direction {
-            Direction::Ingress => ("moat-failsafe-in", &options.failsafe_in, &options.failsafe_out, End::Src),
-            Direction::Egress => ("moat-failsafe-out", &options.failsafe_out, &options.failsafe_in, End::Dst),
+            Direction::Ingress => (
+                "moat-failsafe-in",
+                &options.failsafe_in,
+                &options.failsafe_out,
+                End::Src,
+            ),
+            Direction::Egress => (
+                "moat-failsafe-out",
+                &options.failsafe_out,
+                &options.failsafe_in,
+                End::Dst,
+            ),
         };
         let family = self.family;
         let rule = |f: &Failsafe, port_end: End| {
@@ -240,7 +352,11 @@ impl Compiler<'_> {
             }
             let mut matches = vec![Match::Protocol(f.protocol, false)];
             matches.extend(f.net.map(|n| Match::Net(peer, n.trunc(), false)));
-            matches.push(Match::Ports(port_end, vec![crate::api::PortRange::one(f.port)], false));
+            matches.push(Match::Ports(
+                port_end,
+                vec![crate::api::PortRange::one(f.port)],
+                false,
+            ));
             Some(KRule::new(matches, Target::Accept, "failsafe"))
         };
         let mut rules: Vec<KRule> = ours.iter().filter_map(|f| rule(f, End::Dst)).collect();

@@ -1,18 +1,10 @@
 //! From the kernel's hooks to the chains of endpoints: which traffic each category sees (facts 3.4).
 
 use super::Compiler;
-use super::ruleset::{End, Hook, KRule, Match, Table, Target};
+use super::dispatch::{Workloads, on_iface};
+use super::ruleset::{Hook, KRule, Match, Table, Target};
 use crate::api::{Family, Protocol};
-use crate::calc::{Category, Direction, HostEp};
-
-/// How a dispatch chain treats interfaces of workloads under a `*` endpoint.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Workloads {
-    /// They are governed too.
-    Governed,
-    /// They are not.
-    Skipped,
-}
+use crate::calc::{Category, Direction};
 
 impl Compiler<'_> {
     /// All tables of one family.
@@ -51,22 +43,38 @@ impl Compiler<'_> {
         if !self.dispatch(chain, Category::Untracked, direction, Workloads::Skipped) {
             return false;
         }
-        let rules = vec![self.clear_marks(), KRule::new(vec![], Target::Jump(chain.to_owned()), "untracked policy")];
+        let rules = vec![
+            self.clear_marks(),
+            KRule::new(vec![], Target::Jump(chain.to_owned()), "untracked policy"),
+        ];
         self.hook(hook, rules);
         true
     }
 
     /// preDNAT policy; says whether there is any.
     fn pre_dnat(&mut self, after_raw: bool) -> bool {
-        if !self.dispatch("moat-from", Category::PreDnat, Direction::Ingress, Workloads::Governed) {
+        if !self.dispatch(
+            "moat-from",
+            Category::PreDnat,
+            Direction::Ingress,
+            Workloads::Governed,
+        ) {
             return false;
         }
         let mut rules = Vec::new();
         if after_raw {
-            rules.push(KRule::new(vec![self.accept_mark(false)], Target::Return, "untracked policy allowed it"));
+            rules.push(KRule::new(
+                vec![self.accept_mark(false)],
+                Target::Return,
+                "untracked policy allowed it",
+            ));
         }
         rules.push(self.clear_marks());
-        rules.push(KRule::new(vec![], Target::Jump("moat-from".to_owned()), "preDNAT policy"));
+        rules.push(KRule::new(
+            vec![],
+            Target::Jump("moat-from".to_owned()),
+            "preDNAT policy",
+        ));
         self.hook("PREROUTING", rules);
         true
     }
@@ -74,16 +82,29 @@ impl Compiler<'_> {
     /// Normal egress policy for local traffic whose destination was changed: the filter table's OUTPUT still sees the interface
     /// that the original destination was routed to, so the decision waits until the packet leaves.
     fn after_dnat(&mut self) -> bool {
-        if !self.dispatch("moat-to", Category::Normal, Direction::Egress, Workloads::Skipped) {
+        if !self.dispatch(
+            "moat-to",
+            Category::Normal,
+            Direction::Egress,
+            Workloads::Skipped,
+        ) {
             return false;
         }
         let waits = Match::Mark(self.marks.later, self.marks.later, false);
         let late = vec![
             KRule::new(vec![], Target::SetMark(0, self.marks.later), ""),
-            KRule::new(vec![], Target::Goto("moat-to".to_owned()), "egress policy after DNAT"),
+            KRule::new(
+                vec![],
+                Target::Goto("moat-to".to_owned()),
+                "egress policy after DNAT",
+            ),
         ];
         self.put_chain("moat-late", late);
-        let rules = vec![KRule::new(vec![waits], Target::Goto("moat-late".to_owned()), "local traffic with DNAT")];
+        let rules = vec![KRule::new(
+            vec![waits],
+            Target::Goto("moat-late".to_owned()),
+            "local traffic with DNAT",
+        )];
         self.hook("POSTROUTING", rules);
         true
     }
@@ -96,14 +117,35 @@ impl Compiler<'_> {
         }
         for iface in wanted {
             let target = Target::Goto("moat-wl-to-host".to_owned());
-            rules.push(KRule::new(vec![Match::InIface(iface)], target, "from local workloads"));
+            rules.push(KRule::new(
+                vec![Match::InIface(iface)],
+                target,
+                "from local workloads",
+            ));
         }
         if early {
-            let target = if self.options.filter_accept { Target::Accept } else { Target::Return };
-            rules.push(KRule::new(vec![self.accept_mark(false)], target, "untracked or preDNAT policy allowed it"));
+            let target = if self.options.filter_accept {
+                Target::Accept
+            } else {
+                Target::Return
+            };
+            rules.push(KRule::new(
+                vec![self.accept_mark(false)],
+                target,
+                "untracked or preDNAT policy allowed it",
+            ));
         }
-        if self.dispatch("moat-from", Category::Normal, Direction::Ingress, Workloads::Skipped) {
-            rules.push(KRule::new(vec![], Target::Jump("moat-from".to_owned()), "host endpoints"));
+        if self.dispatch(
+            "moat-from",
+            Category::Normal,
+            Direction::Ingress,
+            Workloads::Skipped,
+        ) {
+            rules.push(KRule::new(
+                vec![],
+                Target::Jump("moat-from".to_owned()),
+                "host endpoints",
+            ));
         }
         if !rules.is_empty() {
             self.hook("INPUT", rules);
@@ -114,11 +156,22 @@ impl Compiler<'_> {
         let mut rules = Vec::new();
         if self.family == Family::V6 {
             for kind in [130, 131, 132, 133, 135, 136] {
-                let matches = vec![Match::Protocol(Protocol::ICMPV6, false), Match::Icmp(kind, None, false)];
-                rules.push(KRule::new(matches, Target::Accept, "IPv6 discovery from workloads"));
+                let matches = vec![
+                    Match::Protocol(Protocol::ICMPV6, false),
+                    Match::Icmp(kind, None, false),
+                ];
+                rules.push(KRule::new(
+                    matches,
+                    Target::Accept,
+                    "IPv6 discovery from workloads",
+                ));
             }
         }
-        rules.push(KRule::new(vec![], Target::Jump(self.workload_dispatch(Direction::Egress)), "workload policy"));
+        rules.push(KRule::new(
+            vec![],
+            Target::Jump(self.workload_dispatch(Direction::Egress)),
+            "workload policy",
+        ));
         let (target, note) = match self.policy.options.workload_to_host {
             crate::calc::ToHost::Drop => (self.deny(), "defaultEndpointToHostAction Drop"),
             crate::calc::ToHost::Return => (Target::Return, "defaultEndpointToHostAction Return"),
@@ -128,35 +181,19 @@ impl Compiler<'_> {
         self.put_chain("moat-wl-to-host", rules);
     }
 
-    /// By exact interface to the chains of workloads; unknown workload interfaces are denied.
-    fn workload_dispatch(&mut self, direction: Direction) -> String {
-        let name = match direction {
-            Direction::Egress => "moat-wl-from",
-            Direction::Ingress => "moat-wl-to",
-        };
-        if self.has_chain(name) {
-            return name.to_owned();
-        }
-        let mut rules = Vec::new();
-        for (iface, ep) in &self.policy.workloads {
-            let chain = self.workload_chain(iface, ep, direction);
-            rules.push(KRule::new(vec![on_iface(direction.opposite(), iface)], Target::Goto(chain), ep.id.to_string()));
-        }
-        rules.push(KRule::new(vec![], self.deny(), "unknown workload interface"));
-        self.put_chain(name, rules);
-        name.to_owned()
-    }
-
-    /// Patterns of workload interfaces: the prefixes, and names that no prefix covers.
-    fn workload_ifaces(&self) -> Vec<String> {
-        let prefixes = &self.policy.options.workload_prefixes;
-        let named = self.policy.workloads.keys().filter(|i| !prefixes.iter().any(|p| i.starts_with(p.as_str())));
-        prefixes.iter().map(|p| format!("{p}+")).chain(named.cloned()).collect()
-    }
-
     fn forward(&mut self, early: bool) {
-        let from = self.dispatch("moat-fwd-from", Category::Forward, Direction::Ingress, Workloads::Governed);
-        let to = self.dispatch("moat-fwd-to", Category::Forward, Direction::Egress, Workloads::Governed);
+        let from = self.dispatch(
+            "moat-fwd-from",
+            Category::Forward,
+            Direction::Ingress,
+            Workloads::Governed,
+        );
+        let to = self.dispatch(
+            "moat-fwd-to",
+            Category::Forward,
+            Direction::Egress,
+            Workloads::Governed,
+        );
         let workloads = self.workload_ifaces();
         if !from && !to && workloads.is_empty() {
             return;
@@ -165,120 +202,105 @@ impl Compiler<'_> {
         let stale = self.marks.pass | if early { 0 } else { self.marks.accept };
         let mut rules = vec![KRule::new(vec![], Target::SetMark(0, stale), "")];
         if from {
-            let guard = if early { vec![self.accept_mark(true)] } else { Vec::new() };
-            rules.push(KRule::new(guard, Target::Jump("moat-fwd-from".to_owned()), "host endpoints, in"));
+            let guard = if early {
+                vec![self.accept_mark(true)]
+            } else {
+                Vec::new()
+            };
+            rules.push(KRule::new(
+                guard,
+                Target::Jump("moat-fwd-from".to_owned()),
+                "host endpoints, in",
+            ));
         }
-        for (direction, note) in [(Direction::Egress, "from local workloads"), (Direction::Ingress, "to local workloads")] {
+        for (direction, note) in [
+            (Direction::Egress, "from local workloads"),
+            (Direction::Ingress, "to local workloads"),
+        ] {
             for iface in &workloads {
                 let chain = self.workload_dispatch(direction);
-                rules.push(KRule::new(vec![on_iface(direction.opposite(), iface)], Target::Jump(chain), note));
+                rules.push(KRule::new(
+                    vec![on_iface(direction.opposite(), iface)],
+                    Target::Jump(chain),
+                    note,
+                ));
             }
         }
         if to {
-            rules.push(KRule::new(vec![], Target::Jump("moat-fwd-to".to_owned()), "host endpoints, out"));
+            rules.push(KRule::new(
+                vec![],
+                Target::Jump("moat-fwd-to".to_owned()),
+                "host endpoints, out",
+            ));
         }
         self.hook("FORWARD", rules);
         // At the end, as in Calico: the host's other rules may still deny what policy allows, its chain policy may not.
         if self.options.filter_accept {
-            let rule = KRule::new(vec![self.accept_mark(false)], Target::Accept, "policy explicitly accepted the packet");
-            self.rules().hooks.push(Hook { chain: "FORWARD", rule, first: false });
+            let rule = KRule::new(
+                vec![self.accept_mark(false)],
+                Target::Accept,
+                "policy explicitly accepted the packet",
+            );
+            self.rules().hooks.push(Hook {
+                chain: "FORWARD",
+                rule,
+                first: false,
+            });
         }
     }
 
     fn output(&mut self, early: bool, late: bool) {
         let mut rules = Vec::new();
         if early {
-            let target = if self.options.filter_accept { Target::Accept } else { Target::Return };
-            rules.push(KRule::new(vec![self.accept_mark(false)], target, "untracked policy allowed it"));
+            let target = if self.options.filter_accept {
+                Target::Accept
+            } else {
+                Target::Return
+            };
+            rules.push(KRule::new(
+                vec![self.accept_mark(false)],
+                target,
+                "untracked policy allowed it",
+            ));
         }
         if late {
             for iface in self.workload_ifaces() {
-                rules.push(KRule::new(vec![Match::OutIface(iface)], Target::Return, "to local workloads"));
+                rules.push(KRule::new(
+                    vec![Match::OutIface(iface)],
+                    Target::Return,
+                    "to local workloads",
+                ));
             }
             let marks = self.marks;
-            self.put_chain("moat-later", vec![KRule::new(vec![], Target::SetMark(marks.later, marks.later), "")]);
+            self.put_chain(
+                "moat-later",
+                vec![KRule::new(
+                    vec![],
+                    Target::SetMark(marks.later, marks.later),
+                    "",
+                )],
+            );
             let target = Target::Goto("moat-later".to_owned());
-            rules.push(KRule::new(vec![Match::State("DNAT")], target, "decided after DNAT, when leaving"));
+            rules.push(KRule::new(
+                vec![Match::State("DNAT")],
+                target,
+                "decided after DNAT, when leaving",
+            ));
         }
-        if self.dispatch("moat-to", Category::Normal, Direction::Egress, Workloads::Skipped) {
-            rules.push(KRule::new(vec![], Target::Jump("moat-to".to_owned()), "host endpoints"));
+        if self.dispatch(
+            "moat-to",
+            Category::Normal,
+            Direction::Egress,
+            Workloads::Skipped,
+        ) {
+            rules.push(KRule::new(
+                vec![],
+                Target::Jump("moat-to".to_owned()),
+                "host endpoints",
+            ));
         }
         if !rules.is_empty() {
             self.hook("OUTPUT", rules);
         }
-    }
-
-    /// Makes the chain that leads from interfaces to endpoint chains; says whether anything is governed.
-    ///
-    /// An endpoint with a name overrides `*` in every category, so it is listed even where it has no policy.
-    fn dispatch(&mut self, name: &str, category: Category, direction: Direction, workloads: Workloads) -> bool {
-        let policy = self.policy;
-        let mut rules = Vec::new();
-        let mut governs = false;
-        for ep in policy.endpoints.values().filter(|e| !e.attach.interfaces.is_empty()) {
-            let chain = self.host_chain(ep, category, direction);
-            governs |= chain.is_some();
-            let target = chain.map_or(Target::Return, Target::Goto);
-            for iface in &ep.attach.interfaces {
-                rules.push(KRule::new(vec![on_iface(direction, iface)], target.clone(), endpoint_note(ep)));
-            }
-        }
-        let lo_is_named = policy.named("lo").is_some();
-        if !lo_is_named {
-            rules.push(KRule::new(vec![on_iface(direction, "lo")], Target::Return, "loopback"));
-        }
-        if category == Category::Normal {
-            governs |= self.dispatch_addresses(direction, &mut rules);
-        }
-        if let Some(ep) = policy.others()
-            && let Some(chain) = self.host_chain(ep, category, direction)
-        {
-            if workloads == Workloads::Skipped {
-                for iface in self.workload_ifaces() {
-                    rules.push(KRule::new(vec![on_iface(direction, &iface)], Target::Return, "local workloads"));
-                }
-            }
-            rules.push(KRule::new(vec![], Target::Goto(chain), endpoint_note(ep)));
-            governs = true;
-        }
-        if governs {
-            self.put_chain(name, rules);
-        }
-        governs
-    }
-
-    /// Endpoints that wait for an interface with one of their addresses govern the addresses meanwhile.
-    fn dispatch_addresses(&mut self, direction: Direction, rules: &mut Vec<KRule>) -> bool {
-        let end = match direction {
-            Direction::Ingress => End::Dst,
-            Direction::Egress => End::Src,
-        };
-        let mut governs = false;
-        let policy = self.policy;
-        for ep in policy.endpoints.values() {
-            let own: Vec<_> = ep.attach.addresses.iter().filter(|a| Family::of(**a) == self.family).collect();
-            if own.is_empty() {
-                continue;
-            }
-            let Some(chain) = self.host_chain(ep, Category::Normal, direction) else { continue };
-            for address in own {
-                let matches = vec![Match::Net(end, (*address).into(), false)];
-                rules.push(KRule::new(matches, Target::Goto(chain.clone()), endpoint_note(ep)));
-                governs = true;
-            }
-        }
-        governs
-    }
-}
-
-fn endpoint_note(ep: &HostEp) -> String {
-    format!("host endpoint {}", ep.name)
-}
-
-/// Ingress traffic of an endpoint arrives on its interface, egress traffic leaves through it.
-fn on_iface(direction: Direction, iface: &str) -> Match {
-    match direction {
-        Direction::Ingress => Match::InIface(iface.to_owned()),
-        Direction::Egress => Match::OutIface(iface.to_owned()),
     }
 }

@@ -4,6 +4,7 @@
 //! the chains of policies. An Allow rule goes to a chain that sets the accept mark and so returns to the endpoint chain;
 //! a Pass rule likewise with the pass mark; a Deny rule ends the packet. Hooks that no policy needs are absent.
 
+mod dispatch;
 mod endpoint;
 mod hooks;
 mod names;
@@ -60,9 +61,15 @@ impl Options {
 
     /// Accept, pass and "decide after DNAT" bits: the lowest three of the mask.
     fn marks(&self) -> Marks {
-        let mut bits = (0..32).map(|n| 1u32 << n).filter(|bit| self.mark_mask & bit != 0);
+        let mut bits = (0..32)
+            .map(|n| 1u32 << n)
+            .filter(|bit| self.mark_mask & bit != 0);
         let mut next = || bits.next().unwrap_or(0);
-        Marks { accept: next(), pass: next(), later: next() }
+        Marks {
+            accept: next(),
+            pass: next(),
+            later: next(),
+        }
     }
 }
 
@@ -92,7 +99,14 @@ pub fn compile(policy: &HostPolicy, options: &Options) -> Ruleset {
     for family in options.families.iter().copied() {
         let marks = options.marks();
         let table = Table::Raw;
-        let mut compiler = Compiler { policy, options, marks, family, table, ruleset: &mut ruleset };
+        let mut compiler = Compiler {
+            policy,
+            options,
+            marks,
+            family,
+            table,
+            ruleset: &mut ruleset,
+        };
         compiler.family();
     }
     ruleset
@@ -101,11 +115,20 @@ pub fn compile(policy: &HostPolicy, options: &Options) -> Ruleset {
 impl Compiler<'_> {
     /// What a Deny becomes here: the kernel allows REJECT in the filter table only.
     fn deny(&self) -> Target {
-        if self.options.reject && self.table == Table::Filter { Target::Reject } else { Target::Drop }
+        if self.options.reject && self.table == Table::Filter {
+            Target::Reject
+        } else {
+            Target::Drop
+        }
     }
 
     fn rules(&mut self) -> &mut TableRules {
-        self.ruleset.tables.entry(self.family).or_default().entry(self.table).or_default()
+        self.ruleset
+            .tables
+            .entry(self.family)
+            .or_default()
+            .entry(self.table)
+            .or_default()
     }
 
     fn has_chain(&mut self, name: &str) -> bool {

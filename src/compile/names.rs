@@ -17,7 +17,11 @@ const HASH_LEN: usize = 8;
 /// First characters of a hash of the text, letters and digits only.
 pub fn short_hash(text: &str, len: usize) -> String {
     let encoded = URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes()));
-    encoded.chars().filter(char::is_ascii_alphanumeric).take(len).collect()
+    encoded
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(len)
+        .collect()
 }
 
 /// `prefix` and as much of `readable` as fits, with a hash of `identity`.
@@ -25,7 +29,11 @@ fn hashed(prefix: &str, readable: &str, identity: &str, max: usize) -> String {
     let room = max - prefix.len() - HASH_LEN - 1;
     let mut slug = String::new();
     for c in readable.chars() {
-        let c = if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+        let c = if c.is_ascii_alphanumeric() || c == '.' {
+            c
+        } else {
+            '-'
+        };
         if !(c == '-' && (slug.is_empty() || slug.ends_with('-'))) {
             slug.push(c);
         }
@@ -33,7 +41,11 @@ fn hashed(prefix: &str, readable: &str, identity: &str, max: usize) -> String {
             break;
         }
     }
-    format!("{prefix}{}-{}", slug.trim_end_matches('-'), short_hash(identity, HASH_LEN))
+    format!(
+        "{prefix}{}-{}",
+        slug.trim_end_matches('-'),
+        short_hash(identity, HASH_LEN)
+    )
 }
 
 /// A chain named after an endpoint or interface; hashed only when the name is long.

@@ -19,7 +19,11 @@ const LOG_PREFIX_MAX: usize = 29;
 impl Compiler<'_> {
     /// The chain of a policy or profile in one direction and family.
     pub(super) fn rules_chain(&mut self, lists: &RuleLists, direction: Direction) -> Vec<KRule> {
-        lists.rules(direction).iter().flat_map(|rule| self.rule(lists, direction, rule)).collect()
+        lists
+            .rules(direction)
+            .iter()
+            .flat_map(|rule| self.rule(lists, direction, rule))
+            .collect()
     }
 
     /// Ports by number and by name are alternatives that one kernel rule cannot express, so such a rule becomes several with the
@@ -28,7 +32,9 @@ impl Compiler<'_> {
         if rule.never.is_some() || rule.family.is_some_and(|f| f != self.family) {
             return Vec::new();
         }
-        let Some(protocol) = self.protocol(rule) else { return Vec::new() };
+        let Some(protocol) = self.protocol(rule) else {
+            return Vec::new();
+        };
         let target = self.target(lists, rule);
         let note = note(lists, direction, rule);
         let (source, destination) = (ports_of(&rule.source), ports_of(&rule.destination));
@@ -38,8 +44,20 @@ impl Compiler<'_> {
                 let mut matches = protocol.clone();
                 // Addresses and ports are compared in place; sets are looked up after them.
                 let mut lookups = Vec::new();
-                self.side(End::Src, &rule.source, source_ports, &mut matches, &mut lookups);
-                self.side(End::Dst, &rule.destination, destination_ports, &mut matches, &mut lookups);
+                self.side(
+                    End::Src,
+                    &rule.source,
+                    source_ports,
+                    &mut matches,
+                    &mut lookups,
+                );
+                self.side(
+                    End::Dst,
+                    &rule.destination,
+                    destination_ports,
+                    &mut matches,
+                    &mut lookups,
+                );
                 matches.append(&mut lookups);
                 rules.push(KRule::new(matches, target.clone(), note.clone()));
             }
@@ -91,11 +109,20 @@ impl Compiler<'_> {
         }
     }
 
-    fn side(&mut self, end: End, side: &Side, ports: &PortChoice<'_>, matches: &mut Vec<Match>, lookups: &mut Vec<Match>) {
+    fn side(
+        &mut self,
+        end: End,
+        side: &Side,
+        ports: &PortChoice<'_>,
+        matches: &mut Vec<Match>,
+        lookups: &mut Vec<Match>,
+    ) {
         let family = self.family;
         self.nets(end, &side.nets, false, matches, lookups);
         // iptables takes one source and one destination option in a rule: a second prefix must be a set.
-        let has_net = matches.iter().any(|m| matches!(m, Match::Net(e, ..) if *e == end));
+        let has_net = matches
+            .iter()
+            .any(|m| matches!(m, Match::Net(e, ..) if *e == end));
         if has_net && !side.not_nets.is_empty() {
             let name = self.nets_set(&side.not_nets);
             lookups.push(Match::Set(end, name, true));
@@ -105,7 +132,9 @@ impl Compiler<'_> {
         match ports {
             PortChoice::Any => {}
             PortChoice::Numbers(ranges) => self.ports(end, ranges, false, matches, lookups),
-            PortChoice::Named(id) => lookups.push(Match::PortSet(end, self.policy_set(id, family), false)),
+            PortChoice::Named(id) => {
+                lookups.push(Match::PortSet(end, self.policy_set(id, family), false))
+            }
         }
         self.ports(end, &side.not_ports, true, matches, lookups);
         for (ids, negated) in [(&side.sets, false), (&side.not_sets, true)] {
@@ -119,7 +148,14 @@ impl Compiler<'_> {
     }
 
     /// One prefix is compared in place, several are a set.
-    fn nets(&mut self, end: End, nets: &[IpNet], negated: bool, matches: &mut Vec<Match>, lookups: &mut Vec<Match>) {
+    fn nets(
+        &mut self,
+        end: End,
+        nets: &[IpNet],
+        negated: bool,
+        matches: &mut Vec<Match>,
+        lookups: &mut Vec<Match>,
+    ) {
         let aggregated = IpNet::aggregate(&nets.to_vec());
         match aggregated.as_slice() {
             [] => {}
@@ -134,27 +170,53 @@ impl Compiler<'_> {
 
     pub(super) fn nets_set(&mut self, nets: &[IpNet]) -> String {
         let nets: BTreeSet<IpNet> = IpNet::aggregate(&nets.to_vec()).into_iter().collect();
-        let text = nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let text = nets
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
         let name = names::constant_set("nets", &text, self.family);
-        let members = nets.into_iter().flat_map(storable).map(Member::Net).collect();
+        let members = nets
+            .into_iter()
+            .flat_map(storable)
+            .map(Member::Net)
+            .collect();
         self.add_set(&name, SetKind::Nets, members, "CIDR list");
         name
     }
 
     /// Up to 15 slots are a multiport match, more are a set.
-    fn ports(&mut self, end: End, ranges: &[PortRange], negated: bool, matches: &mut Vec<Match>, lookups: &mut Vec<Match>) {
+    fn ports(
+        &mut self,
+        end: End,
+        ranges: &[PortRange],
+        negated: bool,
+        matches: &mut Vec<Match>,
+        lookups: &mut Vec<Match>,
+    ) {
         if ranges.is_empty() {
             return;
         }
         let merged = merge_ranges(ranges);
-        let slots: usize = merged.iter().map(|r| if r.first == r.last { 1 } else { 2 }).sum();
+        let slots: usize = merged
+            .iter()
+            .map(|r| if r.first == r.last { 1 } else { 2 })
+            .sum();
         if slots <= MULTIPORT_SLOTS {
             matches.push(Match::Ports(end, merged, negated));
             return;
         }
-        let text = merged.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let text = merged
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
         let name = names::constant_set("ports", &text, self.family);
-        let members = merged.iter().flat_map(|r| r.first..=r.last).map(Member::Port).collect();
+        let members = merged
+            .iter()
+            .flat_map(|r| r.first..=r.last)
+            .map(Member::Port)
+            .collect();
         self.add_set(&name, SetKind::Ports, members, "port list");
         lookups.push(Match::Set(end, name, negated));
     }
@@ -168,11 +230,17 @@ impl Compiler<'_> {
         let (kind, members) = match self.policy.sets.get(id).map(|s| &**s) {
             Some(IpSet::Nets(nets)) => {
                 let own = nets.iter().filter(|n| Family::of_net(n) == family);
-                (SetKind::Nets, own.flat_map(|n| storable(*n)).map(Member::Net).collect())
+                (
+                    SetKind::Nets,
+                    own.flat_map(|n| storable(*n)).map(Member::Net).collect(),
+                )
             }
             Some(IpSet::Ports(ports)) => {
                 let own = ports.iter().filter(|(a, ..)| Family::of(*a) == family);
-                (SetKind::AddrPorts, own.map(|(a, p, n)| Member::AddrPort(*a, *p, *n)).collect())
+                (
+                    SetKind::AddrPorts,
+                    own.map(|(a, p, n)| Member::AddrPort(*a, *p, *n)).collect(),
+                )
             }
             None => (SetKind::Nets, BTreeSet::new()),
         };
@@ -186,8 +254,16 @@ impl Compiler<'_> {
 
     fn add_set(&mut self, name: &str, kind: SetKind, members: BTreeSet<Member>, note: &str) {
         let family = self.family;
-        let spec = || SetSpec { family, kind, members, note: note.to_owned() };
-        self.ruleset.sets.entry(name.to_owned()).or_insert_with(spec);
+        let spec = || SetSpec {
+            family,
+            kind,
+            members,
+            note: note.to_owned(),
+        };
+        self.ruleset
+            .sets
+            .entry(name.to_owned())
+            .or_insert_with(spec);
     }
 }
 
@@ -200,8 +276,15 @@ enum PortChoice<'a> {
 
 fn ports_of(side: &Side) -> Vec<PortChoice<'_>> {
     let numbers = (!side.ports.is_empty()).then_some(PortChoice::Numbers(&side.ports));
-    let choices: Vec<_> = numbers.into_iter().chain(side.named.iter().map(PortChoice::Named)).collect();
-    if choices.is_empty() { vec![PortChoice::Any] } else { choices }
+    let choices: Vec<_> = numbers
+        .into_iter()
+        .chain(side.named.iter().map(PortChoice::Named))
+        .collect();
+    if choices.is_empty() {
+        vec![PortChoice::Any]
+    } else {
+        choices
+    }
 }
 
 /// `hash:net` refuses the prefix of length zero: two halves say the same.
@@ -213,9 +296,12 @@ pub(super) fn storable(net: IpNet) -> Vec<IpNet> {
         IpNet::V4(_) => [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(128, 0, 0, 0)]
             .map(|a| IpNet::V4(Ipv4Net::new_assert(a, 1)))
             .to_vec(),
-        IpNet::V6(_) => [Ipv6Addr::UNSPECIFIED, Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0)]
-            .map(|a| IpNet::V6(Ipv6Net::new_assert(a, 1)))
-            .to_vec(),
+        IpNet::V6(_) => [
+            Ipv6Addr::UNSPECIFIED,
+            Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0),
+        ]
+        .map(|a| IpNet::V6(Ipv6Net::new_assert(a, 1)))
+        .to_vec(),
     }
 }
 
@@ -226,7 +312,9 @@ fn merge_ranges(ranges: &[PortRange]) -> Vec<PortRange> {
     let mut merged: Vec<PortRange> = Vec::new();
     for range in sorted {
         match merged.last_mut() {
-            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => last.last = last.last.max(range.last),
+            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => {
+                last.last = last.last.max(range.last)
+            }
             _ => merged.push(range),
         }
     }
@@ -238,12 +326,20 @@ fn note(lists: &RuleLists, direction: Direction, rule: &Rule) -> String {
         Kind::Profile => format!("profile={}", lists.id.name),
         _ => format!("tier={} policy={}", lists.tier, qualified(&lists.id)),
     };
-    let annotations: String = rule.annotations.iter().map(|(k, v)| format!(" {k}={v}")).collect();
+    let annotations: String = rule
+        .annotations
+        .iter()
+        .map(|(k, v)| format!(" {k}={v}"))
+        .collect();
     format!("{owner} {}[{}]{annotations}", direction.word(), rule.index)
 }
 
 fn qualified(id: &ResourceId) -> String {
-    if id.namespace.is_empty() { id.name.clone() } else { format!("{}/{}", id.namespace, id.name) }
+    if id.namespace.is_empty() {
+        id.name.clone()
+    } else {
+        format!("{}/{}", id.namespace, id.name)
+    }
 }
 
 /// Calico's prefix with its specifiers (facts 3.12), cut to what the kernel takes.
@@ -258,7 +354,11 @@ fn log_prefix(template: &str, lists: &RuleLists) -> String {
         .replace("%k", short_kind)
         .replace("%n", &lists.id.name)
         .replace("%p", &qualified(&lists.id));
-    let text: String = text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').filter(|c| !matches!(c, '"' | '\\')).collect();
+    let text: String = text
+        .chars()
+        .filter(|c| c.is_ascii_graphic() || *c == ' ')
+        .filter(|c| !matches!(c, '"' | '\\'))
+        .collect();
     let cut: String = text.chars().take(LOG_PREFIX_MAX - 2).collect();
     format!("{cut}: ")
 }

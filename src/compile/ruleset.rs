@@ -106,7 +106,11 @@ pub struct KRule {
 impl KRule {
     /// A rule.
     pub fn new(matches: Vec<Match>, target: Target, note: impl Into<String>) -> KRule {
-        KRule { matches, target, note: note.into() }
+        KRule {
+            matches,
+            target,
+            note: note.into(),
+        }
     }
 }
 

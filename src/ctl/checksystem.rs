@@ -13,7 +13,11 @@ pub fn run(global: &Global) -> Outcome {
         Err(failure) => return Err(failure),
     };
     output::print(global.output, &features, || text(&features))?;
-    Ok(if features.iter().all(|f| f.works) { EX_OK } else { EX_NO })
+    Ok(if features.iter().all(|f| f.works) {
+        EX_OK
+    } else {
+        EX_NO
+    })
 }
 
 fn here(global: &Global) -> Result<Vec<Feature>, Failure> {
@@ -26,11 +30,27 @@ fn text(features: &[Feature]) -> String {
     let rows: Vec<Vec<String>> = features
         .iter()
         .map(|f| {
-            let lost = if f.works { String::new() } else { format!("lost: {} ({})", f.lost, f.message) };
-            vec![if f.works { "ok" } else { "missing" }.to_owned(), f.name.clone(), lost]
+            let lost = if f.works {
+                String::new()
+            } else {
+                format!("lost: {} ({})", f.lost, f.message)
+            };
+            vec![
+                if f.works { "ok" } else { "missing" }.to_owned(),
+                f.name.clone(),
+                lost,
+            ]
         })
         .collect();
     let good = features.iter().all(|f| f.works);
-    let last = if good { "everything moat needs is there" } else { "something is missing" };
-    format!("{}\n{}", table(&["", "FEATURE", ""], &rows), tint(good, last))
+    let last = if good {
+        "everything moat needs is there"
+    } else {
+        "something is missing"
+    };
+    format!(
+        "{}\n{}",
+        table(&["", "FEATURE", ""], &rows),
+        tint(good, last)
+    )
 }

@@ -26,13 +26,24 @@ pub fn ask<T: DeserializeOwned>(global: &Global, request: &Request) -> Result<T,
         Failure::new(EX_UNAVAILABLE, format!("{path}: {error}: {hint}"))
     };
     let mut stream = UnixStream::connect(&global.socket).map_err(unavailable)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(unavailable)?;
-    let mut line = serde_json::to_vec(request).map_err(|e| Failure::new(EX_UNAVAILABLE, e.to_string()))?;
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .map_err(unavailable)?;
+    let mut line =
+        serde_json::to_vec(request).map_err(|e| Failure::new(EX_UNAVAILABLE, e.to_string()))?;
     line.push(b'\n');
     stream.write_all(&line).map_err(unavailable)?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer).map_err(unavailable)?;
-    let foreign = |e: serde_json::Error| Failure::new(EX_UNAVAILABLE, format!("{path}: an answer of another version of moatd: {e}"));
+    stream
+        .take(MAX_ANSWER)
+        .read_to_end(&mut answer)
+        .map_err(unavailable)?;
+    let foreign = |e: serde_json::Error| {
+        Failure::new(
+            EX_UNAVAILABLE,
+            format!("{path}: an answer of another version of moatd: {e}"),
+        )
+    };
     match serde_json::from_slice(&answer).map_err(foreign)? {
         Reply::Ok(value) => serde_json::from_value(value).map_err(foreign),
         Reply::Error(message) => Err(Failure::new(EX_NO, message)),

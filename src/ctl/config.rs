@@ -30,8 +30,15 @@ pub fn run(global: &Global, command: &Config) -> Outcome {
     let Config::Show(args) = command;
     let report: ConfigReport = if args.offline || global.config.is_some() {
         let loaded = files::settings(global, &[])?;
-        let settings = loaded.rows().iter().filter_map(|row| serde_json::to_value(row).ok()).collect();
-        ConfigReport { settings, notes: loaded.notes }
+        let settings = loaded
+            .rows()
+            .iter()
+            .filter_map(|row| serde_json::to_value(row).ok())
+            .collect();
+        ConfigReport {
+            settings,
+            notes: loaded.notes,
+        }
     } else {
         client::ask(global, &Request::Config)?
     };
@@ -52,8 +59,15 @@ fn text(report: &ConfigReport, origin: bool) -> String {
         }
         cells
     };
-    let header: &[&str] = if origin { &["SETTING", "VALUE", "ORIGIN"] } else { &["SETTING", "VALUE"] };
-    let mut lines = vec![table(header, &report.settings.iter().map(row).collect::<Vec<_>>())];
+    let header: &[&str] = if origin {
+        &["SETTING", "VALUE", "ORIGIN"]
+    } else {
+        &["SETTING", "VALUE"]
+    };
+    let mut lines = vec![table(
+        header,
+        &report.settings.iter().map(row).collect::<Vec<_>>(),
+    )];
     lines.extend(report.notes.iter().map(|n| format!("note: {n}")));
     lines.join("\n")
 }

@@ -41,7 +41,10 @@ pub struct Explain {
 
 fn parse_icmp(text: &str) -> Result<(u8, u8), String> {
     let (kind, code) = text.split_once('/').unwrap_or((text, "0"));
-    let number = |t: &str| t.parse::<u8>().map_err(|_| format!("`{t}` is not a number from 0 to 255"));
+    let number = |t: &str| {
+        t.parse::<u8>()
+            .map_err(|_| format!("`{t}` is not a number from 0 to 255"))
+    };
     Ok((number(kind)?, number(code)?))
 }
 
@@ -62,19 +65,29 @@ pub fn run(global: &Global, args: &Explain) -> Outcome {
         client::ask(global, &Request::Explain(query))?
     };
     output::print(global.output, &answer, || text(&answer))?;
-    Ok(if answer.verdict == "allow" { EX_OK } else { EX_NO })
+    Ok(if answer.verdict == "allow" {
+        EX_OK
+    } else {
+        EX_NO
+    })
 }
 
 fn offline(global: &Global, args: &Explain, query: &Query) -> Result<Answer, Failure> {
     let read = files::read(global, &args.inputs.filenames)?;
     if read.is_invalid() {
-        let errors: Vec<_> = read.issues.iter().filter(|i| i.severity == crate::api::Severity::Error).cloned().collect();
+        let errors: Vec<_> = read
+            .issues
+            .iter()
+            .filter(|i| i.severity == crate::api::Severity::Error)
+            .cloned()
+            .collect();
         files::complain(&errors);
         eprintln!("moatctl: answering from the valid resources only");
     }
     let loaded = files::settings(global, &read.resources)?;
     let policy = files::host_policy(&loaded, &read.resources);
-    let mut answer = verdict::explain(query, &policy, &read.resources, None).map_err(|m| Failure::new(EX_USAGE, m))?;
+    let mut answer = verdict::explain(query, &policy, &read.resources, None)
+        .map_err(|m| Failure::new(EX_USAGE, m))?;
     let others = calc::nodes(&read.resources);
     if policy.is_empty() && !others.is_empty() {
         let names: Vec<String> = others.into_iter().collect();
@@ -90,7 +103,11 @@ fn offline(global: &Global, args: &Explain, query: &Query) -> Result<Answer, Fai
 fn text(answer: &Answer) -> String {
     let allowed = answer.verdict == "allow";
     let mut lines = vec![
-        format!("{}  {}", output::tint(allowed, &answer.verdict), answer.packet),
+        format!(
+            "{}  {}",
+            output::tint(allowed, &answer.verdict),
+            answer.packet
+        ),
         format!("path: {}", answer.path),
     ];
     for (i, step) in answer.trace.iter().enumerate() {

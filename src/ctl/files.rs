@@ -69,7 +69,11 @@ pub fn read(global: &Global, filenames: &[PathBuf]) -> Result<Inspected, Failure
             }
         }
     }
-    Ok(Inspected { resources: resources.into_values().collect(), issues, files })
+    Ok(Inspected {
+        resources: resources.into_values().collect(),
+        issues,
+        files,
+    })
 }
 
 fn duplicate(resource: &Resource, first: &Resource) -> Issue {
@@ -87,10 +91,16 @@ fn duplicate(resource: &Resource, first: &Resource) -> Issue {
 }
 
 fn read_input(path: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| Failure::new(EX_NOINPUT, format!("cannot read {}: {e}", path.display()));
+    let failed = |e: std::io::Error| {
+        Failure::new(EX_NOINPUT, format!("cannot read {}: {e}", path.display()))
+    };
     if path == Path::new("-") {
         let mut bytes = Vec::new();
-        std::io::stdin().lock().take(MAX_INPUT).read_to_end(&mut bytes).map_err(failed)?;
+        std::io::stdin()
+            .lock()
+            .take(MAX_INPUT)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
         files.push(("<stdin>".to_owned(), bytes));
         return Ok(());
     }
@@ -101,23 +111,34 @@ fn read_input(path: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<(), Fai
     let mut names = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let file = entry.map_err(failed)?.path();
-        let is_hidden = file.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        let is_policy = file.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+        let is_hidden = file
+            .file_name()
+            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        let is_policy = file
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         if is_policy && !is_hidden && file.is_file() {
             names.push(file);
         }
     }
     names.sort();
     for name in names {
-        let failed = |e: std::io::Error| Failure::new(EX_NOINPUT, format!("cannot read {}: {e}", name.display()));
-        files.push((name.display().to_string(), read_file(&name).map_err(failed)?));
+        let failed = |e: std::io::Error| {
+            Failure::new(EX_NOINPUT, format!("cannot read {}: {e}", name.display()))
+        };
+        files.push((
+            name.display().to_string(),
+            read_file(&name).map_err(failed)?,
+        ));
     }
     Ok(())
 }
 
 fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_INPUT).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?
+        .take(MAX_INPUT)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -128,13 +149,19 @@ pub fn settings(global: &Global, resources: &[Resource]) -> Result<Loaded, Failu
         _ => None,
     });
     let input = config::Input {
-        config_file: global.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG)),
+        config_file: global
+            .config
+            .as_deref()
+            .unwrap_or(Path::new(DEFAULT_CONFIG)),
         explicit: global.config.is_some(),
         vendor_dir: Path::new(VENDOR_DIR),
         env: std::env::vars().collect(),
         node: global.node.as_deref(),
         felix: felix.collect(),
-        hostname: rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
+        hostname: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .to_lowercase(),
     };
     config::load(&input).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -144,7 +171,10 @@ pub fn settings(global: &Global, resources: &[Resource]) -> Result<Loaded, Failu
 
 /// The host policy of these resources for the host that the question is about, without looking at this machine.
 pub fn host_policy(loaded: &Loaded, resources: &[Resource]) -> HostPolicy {
-    let host = Host { node: loaded.settings.felix_hostname.clone(), ..Host::default() };
+    let host = Host {
+        node: loaded.settings.felix_hostname.clone(),
+        ..Host::default()
+    };
     calc::compute(resources, &host, &loaded.settings)
 }
 

@@ -30,9 +30,15 @@ struct Found {
 
 /// Shows resources in force.
 pub fn run(global: &Global, args: &Get) -> Outcome {
-    let kind: Kind = args.kind.parse().map_err(|e| Failure::new(EX_USAGE, format!("{e}")))?;
-    let request =
-        Request::Get { kind: kind.name().to_owned(), namespace: args.namespace.clone(), name: args.name.clone() };
+    let kind: Kind = args
+        .kind
+        .parse()
+        .map_err(|e| Failure::new(EX_USAGE, format!("{e}")))?;
+    let request = Request::Get {
+        kind: kind.name().to_owned(),
+        namespace: args.namespace.clone(),
+        name: args.name.clone(),
+    };
     let found: Vec<Found> = client::ask(global, &request)?;
     if let (Some(name), true) = (&args.name, found.is_empty()) {
         eprintln!("moatctl: no {} {name} is in force", kind.name());
@@ -40,7 +46,9 @@ pub fn run(global: &Global, args: &Get) -> Outcome {
     }
     let resources: Vec<&Value> = found.iter().map(|f| &f.resource).collect();
     match resources.as_slice() {
-        [one] if args.name.is_some() => output::print(global.output, one, || text(global, kind, &found))?,
+        [one] if args.name.is_some() => {
+            output::print(global.output, one, || text(global, kind, &found))?
+        }
         _ => {
             let list = serde_json::json!({
                 "apiVersion": "projectcalico.org/v3",
@@ -61,16 +69,25 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
     let (short, more): (&[Column], &[Column]) = match kind {
         Kind::HostEndpoint => (
             &[("NODE", "/spec/node")],
-            &[("INTERFACE", "/spec/interfaceName"), ("IPS", "/spec/expectedIPs"), ("PROFILES", "/spec/profiles")],
+            &[
+                ("INTERFACE", "/spec/interfaceName"),
+                ("IPS", "/spec/expectedIPs"),
+                ("PROFILES", "/spec/profiles"),
+            ],
         ),
-        Kind::GlobalNetworkPolicy | Kind::NetworkPolicy => {
-            (&[("TIER", "/spec/tier")], &[("ORDER", "/spec/order"), ("SELECTOR", "/spec/selector")])
-        }
-        Kind::Tier => (&[("ORDER", "/spec/order")], &[("DEFAULT ACTION", "/spec/defaultAction")]),
+        Kind::GlobalNetworkPolicy | Kind::NetworkPolicy => (
+            &[("TIER", "/spec/tier")],
+            &[("ORDER", "/spec/order"), ("SELECTOR", "/spec/selector")],
+        ),
+        Kind::Tier => (
+            &[("ORDER", "/spec/order")],
+            &[("DEFAULT ACTION", "/spec/defaultAction")],
+        ),
         Kind::NetworkSet | Kind::GlobalNetworkSet => (&[], &[("NETS", "/spec/nets")]),
-        Kind::WorkloadEndpoint => {
-            (&[("NODE", "/spec/node"), ("INTERFACE", "/spec/interfaceName")], &[("NETWORKS", "/spec/ipNetworks")])
-        }
+        Kind::WorkloadEndpoint => (
+            &[("NODE", "/spec/node"), ("INTERFACE", "/spec/interfaceName")],
+            &[("NETWORKS", "/spec/ipNetworks")],
+        ),
         _ => (&[], &[]),
     };
     let more = if wide { more } else { &[] };
@@ -80,7 +97,11 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
 fn text(global: &Global, kind: Kind, found: &[Found]) -> String {
     let name = |f: &Found| cell(&f.resource, "/metadata/name");
     if global.output == Output::Name {
-        return found.iter().map(|f| format!("{}/{}", kind.name(), name(f))).collect::<Vec<_>>().join("\n");
+        return found
+            .iter()
+            .map(|f| format!("{}/{}", kind.name(), name(f)))
+            .collect::<Vec<_>>()
+            .join("\n");
     }
     let columns = columns(kind, global.output == Output::Wide);
     let mut header = Vec::new();

@@ -49,7 +49,13 @@ const EXIT_HELP: &str = "Exit codes: 0 good; 1 the answer is no (invalid, denied
 #[derive(Clone, Debug, Args)]
 struct Global {
     /// Control socket of moatd
-    #[arg(long, global = true, value_name = "PATH", env = "MOAT_SOCKET", default_value = "/run/moat/moatd.sock")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "MOAT_SOCKET",
+        default_value = "/run/moat/moatd.sock"
+    )]
     socket: PathBuf,
     /// Form of the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
@@ -97,7 +103,10 @@ struct Failure {
 
 impl Failure {
     fn new(code: u8, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into() }
+        Failure {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -134,11 +143,18 @@ fn run(cli: Cli) -> Outcome {
         Command::Checksystem => checksystem::run(global),
         Command::Version => {
             let version = serde_json::json!({"version": env!("CARGO_PKG_VERSION")});
-            output::print(global.output, &version, || format!("moatctl {}", env!("CARGO_PKG_VERSION")))?;
+            output::print(global.output, &version, || {
+                format!("moatctl {}", env!("CARGO_PKG_VERSION"))
+            })?;
             Ok(EX_OK)
         }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "moatctl", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "moatctl",
+                &mut std::io::stdout(),
+            );
             Ok(EX_OK)
         }
     }

@@ -24,17 +24,25 @@ pub enum Output {
 }
 
 /// Prints a value in the form asked for.
-pub fn print<T: Serialize>(output: Output, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
+pub fn print<T: Serialize>(
+    output: Output,
+    value: &T,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
     let broken = |e: serde_json::Error| Failure::new(EX_UNAVAILABLE, e.to_string());
     let text = match output {
         Output::Json => serde_json::to_string_pretty(value).map_err(broken)?,
-        Output::Yaml => api::to_yaml(&serde_json::to_value(value).map_err(broken)?).trim_end().to_owned(),
+        Output::Yaml => api::to_yaml(&serde_json::to_value(value).map_err(broken)?)
+            .trim_end()
+            .to_owned(),
         Output::Text | Output::Wide | Output::Name => text(),
     };
     let result = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
     match result {
         // A reader that has seen enough (`| head`) is no error.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(EX_UNAVAILABLE, error.to_string())),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(EX_UNAVAILABLE, error.to_string()))
+        }
         _ => Ok(()),
     }
 }
@@ -48,11 +56,17 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         }
     }
     let line = |cells: Vec<&str>| {
-        let padded = cells.iter().zip(&widths).map(|(c, w)| format!("{c:<w$}", w = *w));
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(c, w)| format!("{c:<w$}", w = *w));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let mut lines = vec![line(header.to_vec())];
-    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    lines.extend(
+        rows.iter()
+            .map(|row| line(row.iter().map(String::as_str).collect())),
+    );
     lines.join("\n")
 }
 
@@ -67,5 +81,7 @@ pub fn tint(good: bool, text: &str) -> String {
 
 /// Text from files and sockets, without control characters that could steer a terminal.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }

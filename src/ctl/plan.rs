@@ -21,8 +21,14 @@ pub struct Plan {
 
 /// Shows the difference between what is wanted and what the kernel holds. Nothing is changed.
 pub fn run(global: &Global, args: &Plan) -> Outcome {
-    let report = if args.offline { offline(global, args)? } else { online(global, args)? };
-    let Some(report) = report else { return Ok(EX_NO) };
+    let report = if args.offline {
+        offline(global, args)?
+    } else {
+        online(global, args)?
+    };
+    let Some(report) = report else {
+        return Ok(EX_NO);
+    };
     output::print(global.output, &report, || text(&report))?;
     Ok(if report.changes { EX_CHANGES } else { EX_OK })
 }
@@ -36,7 +42,8 @@ fn online(global: &Global, args: &Plan) -> Result<Option<PlanReport>, Failure> {
             return Ok(None);
         }
         for (name, bytes) in read.files {
-            let text = String::from_utf8(bytes).map_err(|_| Failure::new(EX_NOINPUT, format!("{name} is not UTF-8")))?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| Failure::new(EX_NOINPUT, format!("{name} is not UTF-8")))?;
             texts.push((name, text));
         }
     }
@@ -54,7 +61,12 @@ fn offline(global: &Global, args: &Plan) -> Result<Option<PlanReport>, Failure> 
     let ruleset = compile::compile(&policy, &compile::Options::new(&loaded.settings, true));
     let plan = iptables::plan_from_nothing(&ruleset, loaded.settings.max_ipset_size as usize);
     let issues = read.issues.iter().map(ToString::to_string).collect();
-    Ok(Some(PlanReport { changes: !plan.is_empty(), changed: plan.changed, lines: plan.lines(), issues }))
+    Ok(Some(PlanReport {
+        changes: !plan.is_empty(),
+        changed: plan.changed,
+        lines: plan.lines(),
+        issues,
+    }))
 }
 
 fn text(report: &PlanReport) -> String {

@@ -35,23 +35,42 @@ fn text(status: &Status) -> String {
         format!("backend     {} ({})", status.backend, status.backend_reason),
     ];
     if let Some(apply) = &status.last_apply {
-        lines.push(format!("last apply  {} in {} ms", apply.when, apply.milliseconds));
+        lines.push(format!(
+            "last apply  {} in {} ms",
+            apply.when, apply.milliseconds
+        ));
     }
     if let Some(when) = &status.verified_at {
         lines.push(format!("verified    {when}"));
     }
     if let Some(snapshot) = &status.snapshot {
-        lines.push(format!("snapshot    generation {}, {} s old", snapshot.generation, snapshot.age));
+        lines.push(format!(
+            "snapshot    generation {}, {} s old",
+            snapshot.generation, snapshot.age
+        ));
     }
     for source in &status.sources {
-        let sync = if source.in_sync { "in sync" } else { "from the snapshot" };
-        lines.push(format!("source      {}: {sync}, read {}", source.name, source.last_contact.as_deref().unwrap_or("never")));
+        let sync = if source.in_sync {
+            "in sync"
+        } else {
+            "from the snapshot"
+        };
+        lines.push(format!(
+            "source      {}: {sync}, read {}",
+            source.name,
+            source.last_contact.as_deref().unwrap_or("never")
+        ));
     }
     lines.push(String::new());
     lines.extend(endpoints(status));
     if !status.degraded.is_empty() {
         lines.push("\nproblems".to_owned());
-        lines.extend(status.degraded.iter().map(|d| format!("  {}", plain(&d.reason))));
+        lines.extend(
+            status
+                .degraded
+                .iter()
+                .map(|d| format!("  {}", plain(&d.reason))),
+        );
     }
     if !status.warnings.is_empty() {
         lines.push("\nwarnings".to_owned());
@@ -67,11 +86,32 @@ fn endpoints(status: &Status) -> Vec<String> {
     let rows: Vec<Vec<String>> = status
         .endpoints
         .iter()
-        .map(|e| vec![e.name.clone(), join(&e.interfaces), join(&e.addresses), join(&e.policies), join(&e.profiles)])
+        .map(|e| {
+            vec![
+                e.name.clone(),
+                join(&e.interfaces),
+                join(&e.addresses),
+                join(&e.policies),
+                join(&e.profiles),
+            ]
+        })
         .collect();
-    vec![table(&["ENDPOINT", "INTERFACES", "ADDRESSES", "POLICIES IN ORDER", "PROFILES"], &rows)]
+    vec![table(
+        &[
+            "ENDPOINT",
+            "INTERFACES",
+            "ADDRESSES",
+            "POLICIES IN ORDER",
+            "PROFILES",
+        ],
+        &rows,
+    )]
 }
 
 fn join(items: &[String]) -> String {
-    if items.is_empty() { "-".to_owned() } else { items.join(",") }
+    if items.is_empty() {
+        "-".to_owned()
+    } else {
+        items.join(",")
+    }
 }

@@ -91,7 +91,9 @@ pub fn serve(run_dir: &Path) -> std::io::Result<(mpsc::Receiver<Call>, PathBuf)>
 async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
     let places = std::sync::Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let calls = calls.clone();

@@ -32,7 +32,14 @@ impl Engine {
         let store = Store::new();
         let mut calculator = calculator(&settings, &links, &store);
         let policy = Arc::new(calculator.host_policy());
-        Engine { settings, ipv6, links, store, calculator, policy }
+        Engine {
+            settings,
+            ipv6,
+            links,
+            store,
+            calculator,
+            policy,
+        }
     }
 
     /// What is in force.
@@ -44,7 +51,6 @@ impl Engine {
     pub fn store(&self) -> &Store {
         &self.store
     }
-
 
     /// Interfaces and addresses.
     pub fn links(&self) -> &Links {
@@ -64,7 +70,8 @@ impl Engine {
         let felix = |id: &ResourceId| id.kind == crate::api::Kind::FelixConfiguration;
         Touched {
             resources: !changes.is_empty(),
-            felix: changes.deleted.iter().any(felix) || changes.upserted.iter().any(|r| felix(&r.id)),
+            felix: changes.deleted.iter().any(felix)
+                || changes.upserted.iter().any(|r| felix(&r.id)),
         }
     }
 
@@ -105,16 +112,25 @@ impl Engine {
 
     /// The ruleset of the host policy.
     pub fn ruleset(&self) -> Ruleset {
-        compile::compile(&self.policy, &compile::Options::new(&self.settings, self.ipv6))
+        compile::compile(
+            &self.policy,
+            &compile::Options::new(&self.settings, self.ipv6),
+        )
     }
 
     /// The ruleset that these resources, added to the present ones or in place of them, would make.
     pub fn candidate(&self, resources: &[crate::api::Resource]) -> Ruleset {
-        let mut merged: BTreeMap<ResourceId, crate::api::Resource> =
-            self.store.resources().map(|r| (r.id.clone(), r.clone())).collect();
+        let mut merged: BTreeMap<ResourceId, crate::api::Resource> = self
+            .store
+            .resources()
+            .map(|r| (r.id.clone(), r.clone()))
+            .collect();
         merged.extend(resources.iter().map(|r| (r.id.clone(), r.clone())));
         let resources: Vec<_> = merged.into_values().collect();
-        let host = Host { node: self.settings.felix_hostname.clone(), links: self.links.clone() };
+        let host = Host {
+            node: self.settings.felix_hostname.clone(),
+            links: self.links.clone(),
+        };
         let policy = calc::compute(&resources, &host, &self.settings);
         compile::compile(&policy, &compile::Options::new(&self.settings, self.ipv6))
     }
@@ -132,10 +148,15 @@ impl Engine {
 
     /// Errors in the files, and what is in force from the snapshot only.
     pub fn degraded(&self) -> Vec<Degraded> {
-        let errors = self.store.problems().into_iter().filter(|i| i.severity == Severity::Error);
+        let errors = self
+            .store
+            .problems()
+            .into_iter()
+            .filter(|i| i.severity == Severity::Error);
         let mut degraded: Vec<Degraded> = errors.map(|issue| of_issue(&issue)).collect();
         degraded.extend(self.store.unconfirmed().map(|path| Degraded {
-            reason: "the file cannot be read now: its content of the snapshot is in force".to_owned(),
+            reason:
+                "the file cannot be read now: its content of the snapshot is in force".to_owned(),
             object: path.to_owned(),
             place: path.to_owned(),
         }));
@@ -144,7 +165,11 @@ impl Engine {
 
     /// What may surprise the user.
     pub fn warnings(&self) -> Vec<String> {
-        let warnings = self.store.problems().into_iter().filter(|i| i.severity == Severity::Warning);
+        let warnings = self
+            .store
+            .problems()
+            .into_iter()
+            .filter(|i| i.severity == Severity::Warning);
         let mut warnings: Vec<String> = warnings.map(|i| i.to_string()).collect();
         let resources: Vec<_> = self.store.resources().cloned().collect();
         let mut issues = calc::lint_resources(&resources);
@@ -155,8 +180,16 @@ impl Engine {
 
     /// The endpoints of this host.
     pub fn endpoints(&self) -> Vec<EndpointReport> {
-        let hosts = self.policy.endpoints.values().map(|ep| self.host_report(ep));
-        let workloads = self.policy.workloads.iter().map(|(iface, ep)| workload_report(iface, ep));
+        let hosts = self
+            .policy
+            .endpoints
+            .values()
+            .map(|ep| self.host_report(ep));
+        let workloads = self
+            .policy
+            .workloads
+            .iter()
+            .map(|(iface, ep)| workload_report(iface, ep));
         hosts.chain(workloads).collect()
     }
 
@@ -165,9 +198,15 @@ impl Engine {
         if ep.attach.others {
             interfaces.push("*".to_owned());
         }
-        let id = ResourceId { kind: crate::api::Kind::HostEndpoint, namespace: String::new(), name: ep.name.clone() };
+        let id = ResourceId {
+            kind: crate::api::Kind::HostEndpoint,
+            namespace: String::new(),
+            name: ep.name.clone(),
+        };
         let addresses = match self.store.get(&id).map(|r| &r.spec) {
-            Some(Spec::HostEndpoint(spec)) => spec.expected_ips.iter().map(ToString::to_string).collect(),
+            Some(Spec::HostEndpoint(spec)) => {
+                spec.expected_ips.iter().map(ToString::to_string).collect()
+            }
             _ => Vec::new(),
         };
         let tiers: Vec<&TierBlock> = ep.tiers.values().flatten().collect();
@@ -193,7 +232,10 @@ pub struct Touched {
 }
 
 fn calculator(settings: &Settings, links: &Links, store: &Store) -> Calculator {
-    let host = Host { node: settings.felix_hostname.clone(), links: links.clone() };
+    let host = Host {
+        node: settings.felix_hostname.clone(),
+        links: links.clone(),
+    };
     let mut calculator = Calculator::new(host, settings);
     for resource in store.resources() {
         calculator.upsert(resource);
@@ -217,7 +259,11 @@ fn workload_report(iface: &str, ep: &WorkloadEp) -> EndpointReport {
 fn policies(tiers: &[&TierBlock]) -> Vec<String> {
     let mut names = Vec::new();
     for tier in tiers {
-        for id in tier.policies(Direction::Ingress).iter().chain(tier.policies(Direction::Egress)) {
+        for id in tier
+            .policies(Direction::Ingress)
+            .iter()
+            .chain(tier.policies(Direction::Egress))
+        {
             let name = format!("{}/{id}", tier.tier);
             if !names.contains(&name) {
                 names.push(name);
@@ -230,7 +276,10 @@ fn policies(tiers: &[&TierBlock]) -> Vec<String> {
 fn of_issue(issue: &Issue) -> Degraded {
     Degraded {
         reason: issue.to_string(),
-        object: issue.object.as_ref().map_or_else(|| issue.file.clone(), ToString::to_string),
+        object: issue
+            .object
+            .as_ref()
+            .map_or_else(|| issue.file.clone(), ToString::to_string),
         place: format!("{}:{}:{}", issue.file, issue.line, issue.column),
     }
 }

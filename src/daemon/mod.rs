@@ -1,5 +1,6 @@
 //! moatd: one task that owns the loop *events, calculate, plan, apply, report*.
 
+mod answer;
 mod args;
 pub mod control;
 mod engine;
@@ -12,7 +13,8 @@ mod settings;
 mod start;
 
 pub use report::{
-    ApplyReport, ConfigReport, Degraded, EndpointReport, PlanReport, SnapshotReport, SourceReport, State, Status,
+    ApplyReport, ConfigReport, Degraded, EndpointReport, PlanReport, SnapshotReport, SourceReport,
+    State, Status,
 };
 
 use std::process::ExitCode;
@@ -49,7 +51,11 @@ pub fn main() -> ExitCode {
 fn serve(args: &Args) -> u8 {
     // Whatever is created belongs to root alone: socket, state, snapshot.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!("cannot start: {error}");
@@ -67,7 +73,9 @@ fn serve(args: &Args) -> u8 {
 
 fn cleanup(dry_run: bool) -> u8 {
     match iptables::cleanup_all(dry_run) {
-        Ok(lines) if lines.is_empty() => println!("moatd cleanup: nothing of moat is in the kernel"),
+        Ok(lines) if lines.is_empty() => {
+            println!("moatd cleanup: nothing of moat is in the kernel")
+        }
         Ok(lines) => {
             for line in &lines {
                 println!("{line}");
@@ -92,6 +100,9 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(code: u8, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into() }
+        Failure {
+            code,
+            message: message.into(),
+        }
     }
 }

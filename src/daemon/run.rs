@@ -7,18 +7,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::args::Args;
-use super::control::{self, Call, Reply, Request};
-use super::report::{
-    ApplyReport, ConfigReport, Degraded, PlanReport, SnapshotReport, SourceReport, State, Status, now,
-};
+use super::control::{self, Call};
+use super::report::{ApplyReport, Degraded, State, now};
 use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
-use crate::api::{self, Kind};
 use crate::compile::Ruleset;
 use crate::dataplane::iptables::Feature;
 use crate::dataplane::{Dataplane, Plan, iptables};
 use crate::store::snapshot::{self, Snapshot};
-use crate::verdict;
 
 /// Pause before a failed apply is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -35,9 +31,16 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = parts.loaded.settings.run_dir.clone();
     let served = control::serve(&run_dir);
     let (calls, socket) = served.map_err(|e| {
-        Failure::new(EX_CANTCREAT, format!("cannot serve the control socket in {}: {e}", run_dir.display()))
+        Failure::new(
+            EX_CANTCREAT,
+            format!(
+                "cannot serve the control socket in {}: {e}",
+                run_dir.display()
+            ),
+        )
     })?;
-    let mut signals = Signals::new().map_err(|e| Failure::new(EX_OSERR, format!("cannot handle signals: {e}")))?;
+    let mut signals = Signals::new()
+        .map_err(|e| Failure::new(EX_OSERR, format!("cannot handle signals: {e}")))?;
     let mut daemon = Daemon::new(args, parts, socket);
     daemon.first_apply();
     daemon.events(calls, &mut signals).await;
@@ -61,24 +64,25 @@ impl Signals {
     }
 }
 
-struct Daemon<'a> {
-    args: &'a Args,
-    parts: Parts,
-    socket: PathBuf,
-    ready: bool,
-    ruleset: Ruleset,
-    apply_error: Option<String>,
-    last_apply: Option<ApplyReport>,
-    verified_at: Option<String>,
-    snapshot: Option<(u64, Instant)>,
-    last_contact: String,
-    retry_at: Option<Instant>,
-    rescan_at: Option<Instant>,
-    verify_at: Instant,
+/// What the loop owns.
+pub(super) struct Daemon<'a> {
+    pub(super) args: &'a Args,
+    pub(super) parts: Parts,
+    pub(super) socket: PathBuf,
+    pub(super) ready: bool,
+    pub(super) ruleset: Ruleset,
+    pub(super) apply_error: Option<String>,
+    pub(super) last_apply: Option<ApplyReport>,
+    pub(super) verified_at: Option<String>,
+    pub(super) snapshot: Option<(u64, Instant)>,
+    pub(super) last_contact: String,
+    pub(super) retry_at: Option<Instant>,
+    pub(super) rescan_at: Option<Instant>,
+    pub(super) verify_at: Instant,
     /// What this kernel or its tools lack.
-    missing: Vec<String>,
+    pub(super) missing: Vec<String>,
     /// Problems already logged, so that each is said once.
-    reported: Vec<Degraded>,
+    pub(super) reported: Vec<Degraded>,
 }
 
 impl<'a> Daemon<'a> {
@@ -112,11 +116,19 @@ impl<'a> Daemon<'a> {
             let other = self.parts.choice.backend.other();
             match iptables::remove_rules(other) {
                 Ok(plan) if plan.is_empty() => {}
-                Ok(_) => tracing::info!("removed moat's rules from the {other} backend, which is not in use"),
-                Err(error) => tracing::warn!("cannot look for old rules in the {other} backend: {error}"),
+                Ok(_) => tracing::info!(
+                    "removed moat's rules from the {other} backend, which is not in use"
+                ),
+                Err(error) => {
+                    tracing::warn!("cannot look for old rules in the {other} backend: {error}")
+                }
             }
         }
-        self.rescan_at = self.parts.source.unsettled().then(|| Instant::now() + UNSETTLED);
+        self.rescan_at = self
+            .parts
+            .source
+            .unsettled()
+            .then(|| Instant::now() + UNSETTLED);
         self.log_problems();
     }
 
@@ -152,7 +164,11 @@ impl<'a> Daemon<'a> {
     }
 
     fn next_timer(&self, watchdog: Option<Duration>) -> Instant {
-        let due = [self.retry_at, self.rescan_at, watchdog.map(|w| Instant::now() + w)];
+        let due = [
+            self.retry_at,
+            self.rescan_at,
+            watchdog.map(|w| Instant::now() + w),
+        ];
         due.into_iter().flatten().fold(self.verify_at, Instant::min)
     }
 
@@ -173,7 +189,10 @@ impl<'a> Daemon<'a> {
 
     fn note_missing(&mut self, features: Vec<Feature>) {
         for feature in features.iter().filter(|f| !f.works) {
-            let text = format!("{} does not work here, lost: {} ({})", feature.name, feature.lost, feature.message);
+            let text = format!(
+                "{} does not work here, lost: {} ({})",
+                feature.name, feature.lost, feature.message
+            );
             tracing::warn!("{text}");
             self.missing.push(text);
         }
@@ -196,7 +215,11 @@ impl<'a> Daemon<'a> {
     fn scan(&mut self) -> bool {
         let updates = self.parts.source.scan();
         self.last_contact = now();
-        self.rescan_at = self.parts.source.unsettled().then(|| Instant::now() + UNSETTLED);
+        self.rescan_at = self
+            .parts
+            .source
+            .unsettled()
+            .then(|| Instant::now() + UNSETTLED);
         let touched = self.parts.engine.update(updates);
         if touched.felix {
             self.parts.reload_settings(self.args);
@@ -232,7 +255,9 @@ impl<'a> Daemon<'a> {
             Err(error) => {
                 let message = format!("cannot write the rules: {error}");
                 if self.apply_error.as_ref() != Some(&message) {
-                    tracing::error!("{message}; the rules in the kernel stay as they are, trying again");
+                    tracing::error!(
+                        "{message}; the rules in the kernel stay as they are, trying again"
+                    );
                 }
                 self.apply_error = Some(message);
                 self.retry_at = Some(Instant::now() + RETRY);
@@ -247,10 +272,15 @@ impl<'a> Daemon<'a> {
         }
         let generation = self.parts.generation;
         let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_apply = Some(ApplyReport { when: now(), milliseconds, changed: plan.changed });
+        self.last_apply = Some(ApplyReport {
+            when: now(),
+            milliseconds,
+            changed: plan.changed,
+        });
         self.verified_at = Some(now());
         self.schedule_verify();
-        let endpoints = self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
+        let endpoints =
+            self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
         tracing::info!(
             generation,
             "policy in force: generation {generation}, {endpoints} endpoints, {} rules added, {} removed, {milliseconds} ms",
@@ -279,7 +309,10 @@ impl<'a> Daemon<'a> {
         match read {
             Ok(plan) if plan.is_empty() => self.verified_at = Some(now()),
             Ok(plan) => {
-                tracing::warn!("somebody changed moat's rules ({} lines differ): repairing", plan.lines().len());
+                tracing::warn!(
+                    "somebody changed moat's rules ({} lines differ): repairing",
+                    plan.lines().len()
+                );
                 self.apply();
             }
             Err(error) => tracing::warn!("cannot compare the kernel with the policy: {error}"),
@@ -287,7 +320,9 @@ impl<'a> Daemon<'a> {
     }
 
     fn save(&mut self) {
-        let written = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let written = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
         let snapshot = Snapshot {
             generation: self.parts.generation,
             written,
@@ -302,7 +337,7 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    fn degraded(&self) -> Vec<Degraded> {
+    pub(super) fn degraded(&self) -> Vec<Degraded> {
         let mut degraded: Vec<Degraded> = self.parts.settings_problem.iter().cloned().collect();
         degraded.extend(self.apply_error.iter().map(|reason| Degraded {
             reason: reason.clone(),
@@ -318,7 +353,7 @@ impl<'a> Daemon<'a> {
         degraded
     }
 
-    fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         match (self.ready, self.degraded().is_empty()) {
             (false, _) => State::Starting,
             (true, true) => State::Enforcing,
@@ -329,7 +364,12 @@ impl<'a> Daemon<'a> {
     fn log_problems(&mut self) {
         let degraded = self.degraded();
         for problem in degraded.iter().filter(|p| !self.reported.contains(p)) {
-            tracing::error!(source = problem.place, policy = problem.object, "{}", problem.reason);
+            tracing::error!(
+                source = problem.place,
+                policy = problem.object,
+                "{}",
+                problem.reason
+            );
         }
         if degraded.is_empty() && !self.reported.is_empty() {
             tracing::info!("all problems are solved");
@@ -339,13 +379,20 @@ impl<'a> Daemon<'a> {
     }
 
     fn tell_systemd(&self) {
-        let endpoints = self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
+        let endpoints =
+            self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
         let state = match self.state() {
             State::Starting => "starting".to_owned(),
             State::Enforcing => "enforcing".to_owned(),
-            State::Degraded => format!("degraded ({} problems, see moatctl status)", self.degraded().len()),
+            State::Degraded => format!(
+                "degraded ({} problems, see moatctl status)",
+                self.degraded().len()
+            ),
         };
-        notify::status(&format!("{state}: generation {}, {endpoints} endpoints", self.parts.generation));
+        notify::status(&format!(
+            "{state}: generation {}, {endpoints} endpoints",
+            self.parts.generation
+        ));
     }
 
     fn stop(&self) {
@@ -354,105 +401,4 @@ impl<'a> Daemon<'a> {
         let _ = std::fs::remove_file(&self.socket);
         tracing::info!("stopped; the rules stay in force");
     }
-
-    fn answer(&mut self, call: Call) {
-        let reply = match self.reply(call.request) {
-            Ok(value) => Reply::Ok(value),
-            Err(message) => Reply::Error(message),
-        };
-        // A client that left needs no answer.
-        let _ = call.reply.send(reply);
-    }
-
-    fn reply(&mut self, request: Request) -> Result<serde_json::Value, String> {
-        match request {
-            Request::Status => to_json(&self.status()),
-            Request::Get { kind, namespace, name } => self.get(&kind, namespace.as_deref(), name.as_deref()),
-            Request::Config => to_json(&self.config()),
-            Request::Plan { files } => self.plan(&files).and_then(|plan| to_json(&plan)),
-            Request::Explain(query) => {
-                let engine = &self.parts.engine;
-                let resources: Vec<_> = engine.store().resources().cloned().collect();
-                let answer = verdict::explain(&query, engine.policy(), &resources, Some(engine.links()))?;
-                to_json(&answer)
-            }
-            Request::Checksystem => {
-                let backend = self.parts.choice.backend;
-                to_json(&tokio::task::block_in_place(|| iptables::check_features(backend)))
-            }
-        }
-    }
-
-    fn status(&self) -> Status {
-        let engine = &self.parts.engine;
-        let in_sync = engine.store().unconfirmed().next().is_none();
-        let sources = self.parts.loaded.settings.policy_dirs.iter().map(|dir| SourceReport {
-            name: format!("dir:{}", dir.display()),
-            in_sync,
-            last_contact: Some(self.last_contact.clone()),
-            revision: engine.store().revision(),
-        });
-        Status {
-            node: self.parts.loaded.settings.felix_hostname.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            generation: self.parts.generation,
-            state: self.state(),
-            degraded: self.degraded(),
-            warnings: self.missing.iter().cloned().chain(engine.warnings()).collect(),
-            endpoints: engine.endpoints(),
-            backend: self.parts.dataplane.name(),
-            backend_reason: self.parts.choice.why.clone(),
-            sources: sources.collect(),
-            snapshot: self.snapshot.map(|(generation, at)| SnapshotReport { generation, age: at.elapsed().as_secs() }),
-            last_apply: self.last_apply.clone(),
-            verified_at: self.verified_at.clone(),
-        }
-    }
-
-    fn get(&self, kind: &str, namespace: Option<&str>, name: Option<&str>) -> Result<serde_json::Value, String> {
-        let kind: Kind = kind.parse().map_err(|_| format!("unknown kind {kind}"))?;
-        let wanted = |r: &&api::Resource| {
-            r.id.kind == kind
-                && namespace.is_none_or(|n| n == r.id.namespace)
-                && name.is_none_or(|n| n == r.id.name)
-        };
-        let found: Vec<_> = self.parts.engine.store().resources().filter(wanted).collect();
-        let found: Vec<serde_json::Value> = found
-            .iter()
-            .map(|r| serde_json::json!({"resource": &*r.raw, "origin": r.origin.to_string()}))
-            .collect();
-        Ok(serde_json::Value::Array(found))
-    }
-
-    fn config(&self) -> ConfigReport {
-        let rows = self.parts.loaded.rows();
-        ConfigReport {
-            settings: rows.iter().filter_map(|row| serde_json::to_value(row).ok()).collect(),
-            notes: self.parts.loaded.notes.clone(),
-        }
-    }
-
-    fn plan(&mut self, files: &[(String, String)]) -> Result<PlanReport, String> {
-        let mut resources = Vec::new();
-        let mut issues = Vec::new();
-        for (name, text) in files {
-            let parsed = api::parse_bytes(name, text.as_bytes());
-            issues.extend(parsed.issues.iter().map(ToString::to_string));
-            if parsed.has_errors() {
-                return Err(issues.join("\n"));
-            }
-            resources.extend(parsed.resources);
-        }
-        let ruleset = if files.is_empty() { self.ruleset.clone() } else { self.parts.engine.candidate(&resources) };
-        let plan = tokio::task::block_in_place(|| {
-            self.parts.dataplane.read()?;
-            self.parts.dataplane.plan(&ruleset)
-        });
-        let plan = plan.map_err(|e| e.to_string())?;
-        Ok(PlanReport { changes: !plan.is_empty(), changed: plan.changed, lines: plan.lines(), issues })
-    }
-}
-
-fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, String> {
-    serde_json::to_value(value).map_err(|e| e.to_string())
 }

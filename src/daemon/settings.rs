@@ -17,8 +17,14 @@ const DEFAULT_STATE_DIR: &str = "/var/lib/moat";
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub fn load_all(args: &Args, felix: Vec<(String, &BTreeMap<String, Value>)>) -> Result<Loaded, Vec<ConfigError>> {
-    let hostname = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+pub fn load_all(
+    args: &Args,
+    felix: Vec<(String, &BTreeMap<String, Value>)>,
+) -> Result<Loaded, Vec<ConfigError>> {
+    let hostname = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase();
     load(&Input {
         config_file: config_file(args),
         explicit: args.config.is_some(),
@@ -37,17 +43,26 @@ pub fn config_file(args: &Args) -> &Path {
 
 /// One line per error.
 pub fn errors_text(errors: &[ConfigError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Where the snapshot may be although the settings cannot be loaded: the environment, the line in the broken file, the default.
 pub fn guess_state_dir(args: &Args) -> PathBuf {
-    let from_env = std::env::vars().find(|(k, _)| matches!(k.as_str(), "MOAT_STATE_DIR" | "MOAT_STATEDIR"));
+    let from_env =
+        std::env::vars().find(|(k, _)| matches!(k.as_str(), "MOAT_STATE_DIR" | "MOAT_STATEDIR"));
     if let Some((_, dir)) = from_env.filter(|(_, v)| !v.is_empty()) {
         return dir.into();
     }
     let text = std::fs::read_to_string(config_file(args)).unwrap_or_default();
-    let line = text.lines().find_map(|l| l.trim().strip_prefix("stateDir")?.trim().strip_prefix('='));
-    let dir = line.map(|v| v.trim().trim_matches(['"', '\''])).filter(|v| v.starts_with('/') && !v.contains(['"', '\'', '#']));
+    let line = text
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("stateDir")?.trim().strip_prefix('='));
+    let dir = line
+        .map(|v| v.trim().trim_matches(['"', '\'']))
+        .filter(|v| v.starts_with('/') && !v.contains(['"', '\'', '#']));
     dir.map_or_else(|| DEFAULT_STATE_DIR.into(), PathBuf::from)
 }

@@ -49,13 +49,25 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
     };
     if fresh.is_ok() {
         let created = std::fs::create_dir_all(&state_dir);
-        created.map_err(|e| Failure::new(EX_CANTCREAT, format!("cannot create {}: {e}", state_dir.display())))?;
+        created.map_err(|e| {
+            Failure::new(
+                EX_CANTCREAT,
+                format!("cannot create {}: {e}", state_dir.display()),
+            )
+        })?;
     }
     let lock = match lock::acquire(&state_dir) {
         Ok(lock) => lock,
         Err(error) => {
-            let code = if fresh.is_err() { EX_CONFIG } else { EX_CANTCREAT };
-            let settings = fresh.as_ref().err().map_or(String::new(), |e| settings::errors_text(e) + "; ");
+            let code = if fresh.is_err() {
+                EX_CONFIG
+            } else {
+                EX_CANTCREAT
+            };
+            let settings = fresh
+                .as_ref()
+                .err()
+                .map_or(String::new(), |e| settings::errors_text(e) + "; ");
             return Err(Failure::new(code, format!("{settings}{error}")));
         }
     };
@@ -66,14 +78,25 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
     let choice = choice.map_err(|message| Failure::new(EX_UNAVAILABLE, message))?;
     let dataplane = Iptables::new(choice.backend, loaded.settings.max_ipset_size as usize);
     let monitor = LinkMonitor::new().await;
-    let monitor = monitor.map_err(|e| Failure::new(EX_OSERR, format!("cannot follow interfaces: {e}")))?;
+    let monitor =
+        monitor.map_err(|e| Failure::new(EX_OSERR, format!("cannot follow interfaces: {e}")))?;
     // Watching begins before reading, so that nothing falls between.
     let watcher = Watcher::new(loaded.settings.policy_dirs.clone());
     let source = DirSource::new(loaded.settings.policy_dirs.clone());
     let ipv6 = iptables::ipv6_available();
     let engine = Engine::new(loaded.settings.clone(), monitor.links().clone(), ipv6);
-    let mut parts =
-        Parts { loaded, settings_problem, _lock: lock, monitor, source, watcher, engine, dataplane, choice, generation: 0 };
+    let mut parts = Parts {
+        loaded,
+        settings_problem,
+        _lock: lock,
+        monitor,
+        source,
+        watcher,
+        engine,
+        dataplane,
+        choice,
+        generation: 0,
+    };
     parts.first_look(args, snapshot);
     Ok(parts)
 }
@@ -85,9 +108,18 @@ impl Parts {
             self.generation = snapshot.generation;
             if snapshot.node == *node {
                 self.engine.seed(snapshot.store);
-                self.source.expect(self.engine.store().paths(DIR).map(str::to_owned).collect::<Vec<_>>());
+                self.source.expect(
+                    self.engine
+                        .store()
+                        .paths(DIR)
+                        .map(str::to_owned)
+                        .collect::<Vec<_>>(),
+                );
             } else {
-                tracing::warn!("the snapshot is of node {}, not {node}: its policy is not used", snapshot.node);
+                tracing::warn!(
+                    "the snapshot is of node {}, not {node}: its policy is not used",
+                    snapshot.node
+                );
             }
         }
         let updates = self.source.scan();
@@ -102,9 +134,16 @@ impl Parts {
     pub fn reload_settings(&mut self, args: &Args) {
         match settings::load_all(args, self.engine.felix()) {
             Err(errors) => {
-                let reason = format!("{}: the last good settings stay in force", settings::errors_text(&errors));
+                let reason = format!(
+                    "{}: the last good settings stay in force",
+                    settings::errors_text(&errors)
+                );
                 let place = settings::config_file(args).display().to_string();
-                self.settings_problem = Some(Degraded { reason, object: "settings".to_owned(), place });
+                self.settings_problem = Some(Degraded {
+                    reason,
+                    object: "settings".to_owned(),
+                    place,
+                });
             }
             Ok(loaded) => {
                 self.settings_problem = None;
@@ -118,13 +157,24 @@ impl Parts {
             return;
         }
         let (old, new) = (&self.loaded.settings, &loaded.settings);
-        if old.state_dir != new.state_dir || old.run_dir != new.run_dir || old.iptables_backend != new.iptables_backend {
-            tracing::warn!("stateDir, runDir and iptablesBackend take effect at the next start of moatd");
+        if old.state_dir != new.state_dir
+            || old.run_dir != new.run_dir
+            || old.iptables_backend != new.iptables_backend
+        {
+            tracing::warn!(
+                "stateDir, runDir and iptablesBackend take effect at the next start of moatd"
+            );
         }
         if old.policy_dirs != new.policy_dirs {
             self.watcher = Watcher::new(new.policy_dirs.clone());
             self.source = DirSource::new(new.policy_dirs.clone());
-            self.source.expect(self.engine.store().paths(DIR).map(str::to_owned).collect::<Vec<_>>());
+            self.source.expect(
+                self.engine
+                    .store()
+                    .paths(DIR)
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>(),
+            );
             let updates = self.source.scan();
             self.engine.update(updates);
         }
@@ -159,7 +209,10 @@ fn settings_or_last_good(
     };
     let saved = snapshot.and_then(|s| serde_json::from_value::<Loaded>(s.settings.clone()).ok());
     let Some(loaded) = saved else {
-        return Err(Failure::new(EX_CONFIG, format!("{errors}; there are no last good settings to start with")));
+        return Err(Failure::new(
+            EX_CONFIG,
+            format!("{errors}; there are no last good settings to start with"),
+        ));
     };
     tracing::error!("{errors}; starting with the last good settings of the snapshot");
     let problem = Degraded {

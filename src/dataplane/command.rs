@@ -45,14 +45,24 @@ impl CommandError {
 /// # Errors
 /// When it cannot be started or ends with an error.
 pub fn run(program: &str, args: &[&str], input: &str) -> Result<String, CommandError> {
-    let spawn_error = |source| CommandError::Spawn { program: program.to_owned(), source };
+    let spawn_error = |source| CommandError::Spawn {
+        program: program.to_owned(),
+        source,
+    };
     let mut command = Command::new(program);
     // NOTIFY_SOCKET and friends are for us, not for children; messages must be parseable in every locale.
-    command.env_clear().env("PATH", TOOL_PATH).env("LC_ALL", "C");
+    command
+        .env_clear()
+        .env("PATH", TOOL_PATH)
+        .env("LC_ALL", "C");
     if let Some(lock) = std::env::var_os("XTABLES_LOCKFILE") {
         command.env("XTABLES_LOCKFILE", lock);
     }
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(spawn_error)?;
     let mut stdin = child.stdin.take();
     // A tool may fill its output pipe before it has read everything: feed it from a thread of its own.
@@ -69,8 +79,14 @@ pub fn run(program: &str, args: &[&str], input: &str) -> Result<String, CommandE
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let stderr: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(MAX_STDERR).collect();
-    let line = named_line(&stderr).and_then(|n| input.lines().nth(n.checked_sub(1)?)).map(str::to_owned);
+    let stderr: String = String::from_utf8_lossy(&output.stderr)
+        .trim()
+        .chars()
+        .take(MAX_STDERR)
+        .collect();
+    let line = named_line(&stderr)
+        .and_then(|n| input.lines().nth(n.checked_sub(1)?))
+        .map(str::to_owned);
     Err(CommandError::Failed {
         program: format!("{program} {}", args.join(" ")),
         status: output.status.to_string(),
@@ -82,6 +98,10 @@ pub fn run(program: &str, args: &[&str], input: &str) -> Result<String, CommandE
 /// The number after "line" in an error message of `iptables-restore` or `ipset restore`.
 fn named_line(stderr: &str) -> Option<usize> {
     let rest = stderr.split("line").nth(1)?;
-    let digits: String = rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    let digits: String = rest
+        .chars()
+        .skip_while(|c| !c.is_ascii_digit())
+        .take_while(char::is_ascii_digit)
+        .collect();
     digits.parse().ok()
 }

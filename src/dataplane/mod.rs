@@ -17,7 +17,9 @@ pub enum DataplaneError {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// Native nft rules make a table unreadable for iptables. Taking it for empty would flood it with duplicates.
-    #[error("table {0} holds nft rules that the iptables tool cannot show: move them to a table of their own")]
+    #[error(
+        "table {0} holds nft rules that the iptables tool cannot show: move them to a table of their own"
+    )]
     Incompatible(String),
     /// The kernel was not read yet.
     #[error("what the kernel holds is not known yet")]

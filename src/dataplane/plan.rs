@@ -77,7 +77,9 @@ pub struct FamilyPlan {
 impl FamilyPlan {
     /// The input of the restore tool for edits.
     pub fn edit_text(&self) -> String {
-        let text = |(table, lines): (&String, &Vec<String>)| format!("*{table}\n{}\nCOMMIT\n", lines.join("\n"));
+        let text = |(table, lines): (&String, &Vec<String>)| {
+            format!("*{table}\n{}\nCOMMIT\n", lines.join("\n"))
+        };
         self.edits.iter().map(text).collect()
     }
 
@@ -114,19 +116,31 @@ impl Plan {
 
     /// Every line that would be given to a tool, prefixed by the tool's short name.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self.set_lines.iter().map(|l| format!("ipset: {l}")).collect();
+        let mut lines: Vec<String> = self
+            .set_lines
+            .iter()
+            .map(|l| format!("ipset: {l}"))
+            .collect();
         let tool = |family: &Family| match family {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
         };
         for (family, plan) in &self.families {
             for (table, edits) in &plan.edits {
-                lines.extend(edits.iter().map(|l| format!("{} -t {table}: {l}", tool(family))));
+                lines.extend(
+                    edits
+                        .iter()
+                        .map(|l| format!("{} -t {table}: {l}", tool(family))),
+                );
             }
         }
         for (family, plan) in &self.families {
             for (table, chains) in &plan.removals {
-                lines.extend(chains.iter().map(|c| format!("{} -t {table}: -X {c}", tool(family))));
+                lines.extend(
+                    chains
+                        .iter()
+                        .map(|c| format!("{} -t {table}: -X {c}", tool(family))),
+                );
             }
         }
         lines.extend(self.destroy.iter().map(|s| format!("ipset: destroy {s}")));

@@ -32,18 +32,31 @@ fn icmp_holds(rule: &Rule, packet: &Packet) -> bool {
 }
 
 fn icmp_is(icmp: Icmp, packet: &Packet) -> bool {
-    let Some((kind, code)) = packet.icmp else { return false };
+    let Some((kind, code)) = packet.icmp else {
+        return false;
+    };
     icmp.kind.is_none_or(|k| k == kind) && icmp.code.is_none_or(|c| c == code)
 }
 
-fn side_matches(policy: &HostPolicy, side: &Side, packet: &Packet, addr: IpAddr, port: Option<u16>) -> bool {
+fn side_matches(
+    policy: &HostPolicy,
+    side: &Side,
+    packet: &Packet,
+    addr: IpAddr,
+    port: Option<u16>,
+) -> bool {
     let in_set = |id| policy.sets.get(id).is_some_and(|s| s.contains(addr));
     let in_named = |id| {
         port.is_some_and(|p| {
-            policy.sets.get(id).is_some_and(|s| s.contains_port(addr, Protocol(packet.proto), p))
+            policy
+                .sets
+                .get(id)
+                .is_some_and(|s| s.contains_port(addr, Protocol(packet.proto), p))
         })
     };
-    let in_ranges = |ranges: &[crate::api::PortRange]| port.is_some_and(|p| ranges.iter().any(|r| r.contains(p)));
+    let in_ranges = |ranges: &[crate::api::PortRange]| {
+        port.is_some_and(|p| ranges.iter().any(|r| r.contains(p)))
+    };
     let any_port = side.ports.is_empty() && side.named.is_empty();
     (side.nets.is_empty() || side.nets.iter().any(|n| n.contains(&addr)))
         && !side.not_nets.iter().any(|n| n.contains(&addr))

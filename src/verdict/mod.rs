@@ -53,14 +53,25 @@ pub fn decide(policy: &HostPolicy, packet: &Packet, path: &Path) -> Verdict {
     let outcome = if policy.is_empty() {
         trace.push(Step {
             action: "allow".to_owned(),
-            why: format!("no endpoint belongs to node {}: nothing is enforced", policy.node),
+            why: format!(
+                "no endpoint belongs to node {}: nothing is enforced",
+                policy.node
+            ),
             ..Step::default()
         });
         Outcome::Continue
     } else {
-        Walk { policy, packet, trace: &mut trace }.walk(path)
+        Walk {
+            policy,
+            packet,
+            trace: &mut trace,
+        }
+        .walk(path)
     };
-    Verdict { allow: outcome != Outcome::Deny, trace }
+    Verdict {
+        allow: outcome != Outcome::Deny,
+        trace,
+    }
 }
 
 /// The way of one packet through the stages.
@@ -75,7 +86,10 @@ impl Walk<'_> {
         match path {
             Path::In { iface } => self.input(iface),
             Path::Out { iface } => self.output(iface),
-            Path::Forward { in_iface, out_iface } => self.forward(in_iface, out_iface),
+            Path::Forward {
+                in_iface,
+                out_iface,
+            } => self.forward(in_iface, out_iface),
         }
     }
 
@@ -98,17 +112,21 @@ impl Walk<'_> {
 
     fn output(&mut self, iface: &str) -> Outcome {
         if self.policy.is_workload_iface(iface) {
-            self.stage().say("allow", format!("traffic of the host to its own workload on {iface} is not policed"));
+            self.stage().say(
+                "allow",
+                format!("traffic of the host to its own workload on {iface} is not policed"),
+            );
             return Outcome::Continue;
         }
         // The raw stage sees the destination before DNAT of local traffic.
         if let Some(ep) = governs(self.policy, iface) {
             let seen = self.before_dnat();
-            let outcome = Stage { policy: self.policy, packet: &seen, trace: self.trace }.host(
-                ep,
-                Category::Untracked,
-                Direction::Egress,
-            );
+            let outcome = Stage {
+                policy: self.policy,
+                packet: &seen,
+                trace: self.trace,
+            }
+            .host(ep, Category::Untracked, Direction::Egress);
             if outcome != Outcome::Continue {
                 return outcome;
             }
@@ -124,7 +142,11 @@ impl Walk<'_> {
         if early == Outcome::Deny {
             return early;
         }
-        let governs_in = if early == Outcome::Accept { None } else { governs(self.policy, in_iface) };
+        let governs_in = if early == Outcome::Accept {
+            None
+        } else {
+            governs(self.policy, in_iface)
+        };
         let mut outcomes = Vec::new();
         if let Some(ep) = governs_in {
             outcomes.push(self.stage().host(ep, Category::Forward, Direction::Ingress));
@@ -141,7 +163,11 @@ impl Walk<'_> {
             outcomes.push(self.stage().host(ep, Category::Forward, Direction::Egress));
         }
         if outcomes.iter().all(|o| *o == Outcome::Continue) && early != Outcome::Accept {
-            self.stage().say("allow", "no policy applies to this forwarded traffic: left to the host's own rules".to_owned());
+            self.stage().say(
+                "allow",
+                "no policy applies to this forwarded traffic: left to the host's own rules"
+                    .to_owned(),
+            );
         }
         outcomes.last().copied().unwrap_or(early)
     }
@@ -149,8 +175,14 @@ impl Walk<'_> {
     /// Untracked policy, then preDNAT policy, of the interface a packet arrives on. Both see the original destination.
     fn before_routing(&mut self, iface: &str) -> Outcome {
         let seen = self.before_dnat();
-        let Some(ep) = governs(self.policy, iface) else { return Outcome::Continue };
-        let mut stage = Stage { policy: self.policy, packet: &seen, trace: self.trace };
+        let Some(ep) = governs(self.policy, iface) else {
+            return Outcome::Continue;
+        };
+        let mut stage = Stage {
+            policy: self.policy,
+            packet: &seen,
+            trace: self.trace,
+        };
         if !self.policy.is_workload_iface(iface) {
             let outcome = stage.host(ep, Category::Untracked, Direction::Ingress);
             if outcome != Outcome::Continue {
@@ -169,7 +201,10 @@ impl Walk<'_> {
             && self.packet.proto == 58
             && matches!(self.packet.icmp, Some((130..=133 | 135 | 136, _)))
         {
-            self.stage().say("allow", format!("IPv6 discovery from the workload on {iface}"));
+            self.stage().say(
+                "allow",
+                format!("IPv6 discovery from the workload on {iface}"),
+            );
             return Outcome::Accept;
         }
         match self.workload(iface, Direction::Egress) {
@@ -179,15 +214,21 @@ impl Walk<'_> {
         }
         match self.policy.options.workload_to_host {
             ToHost::Drop => {
-                self.stage().say("deny", "defaultEndpointToHostAction is Drop".to_owned());
+                self.stage()
+                    .say("deny", "defaultEndpointToHostAction is Drop".to_owned());
                 Outcome::Deny
             }
             ToHost::Accept => {
-                self.stage().say("allow", "defaultEndpointToHostAction is Accept".to_owned());
+                self.stage()
+                    .say("allow", "defaultEndpointToHostAction is Accept".to_owned());
                 Outcome::Accept
             }
             ToHost::Return => {
-                self.stage().say("allow", "defaultEndpointToHostAction is Return: left to the host's own rules".to_owned());
+                self.stage().say(
+                    "allow",
+                    "defaultEndpointToHostAction is Return: left to the host's own rules"
+                        .to_owned(),
+                );
                 Outcome::Continue
             }
         }
@@ -195,15 +236,20 @@ impl Walk<'_> {
 
     fn workload(&mut self, iface: &str, direction: Direction) -> Outcome {
         let Some(ep) = self.policy.workloads.get(iface) else {
-            self.stage().say("deny", format!("no workload endpoint is known for workload interface {iface}"));
+            self.stage().say(
+                "deny",
+                format!("no workload endpoint is known for workload interface {iface}"),
+            );
             return Outcome::Deny;
         };
         self.stage().workload(ep, direction)
     }
 
-
     fn untouched(&mut self, iface: &str) -> Outcome {
-        self.stage().say("allow", format!("no endpoint governs {iface}: left to the host's own rules"));
+        self.stage().say(
+            "allow",
+            format!("no endpoint governs {iface}: left to the host's own rules"),
+        );
         Outcome::Continue
     }
 
@@ -217,13 +263,19 @@ impl Walk<'_> {
     }
 
     fn stage(&mut self) -> Stage<'_> {
-        Stage { policy: self.policy, packet: self.packet, trace: self.trace }
+        Stage {
+            policy: self.policy,
+            packet: self.packet,
+            trace: self.trace,
+        }
     }
 }
 
 /// The endpoint of an interface: its own, or the `*` endpoint. Loopback is governed only by an endpoint that names it.
 fn governs<'p>(policy: &'p HostPolicy, iface: &str) -> Option<&'p HostEp> {
-    policy.named(iface).or_else(|| if iface == "lo" { None } else { policy.others() })
+    policy
+        .named(iface)
+        .or_else(|| if iface == "lo" { None } else { policy.others() })
 }
 
 /// Like [`governs`] for local traffic, where an endpoint that waits for an interface governs its addresses.
@@ -231,8 +283,17 @@ fn governs_local<'p>(policy: &'p HostPolicy, iface: &str, own: IpAddr) -> Option
     if iface == "lo" {
         return policy.named(iface);
     }
-    let by_address = || policy.endpoints.values().find(|e| e.attach.addresses.contains(&own)).map(|e| &**e);
-    policy.named(iface).or_else(by_address).or_else(|| policy.others())
+    let by_address = || {
+        policy
+            .endpoints
+            .values()
+            .find(|e| e.attach.addresses.contains(&own))
+            .map(|e| &**e)
+    };
+    policy
+        .named(iface)
+        .or_else(by_address)
+        .or_else(|| policy.others())
 }
 
 fn is_final(outcomes: &[Outcome]) -> bool {

@@ -3,7 +3,9 @@
 use super::matching::rule_matches;
 use super::{Conntrack, Packet, Step};
 use crate::api::{Action, Family};
-use crate::calc::{Category, Direction, Failsafe, HostEp, HostPolicy, RuleLists, TierBlock, WorkloadEp};
+use crate::calc::{
+    Category, Direction, Failsafe, HostEp, HostPolicy, RuleLists, TierBlock, WorkloadEp,
+};
 
 /// What a stage says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,12 @@ impl Stage<'_> {
         if tiers.is_empty() && category != Category::Normal {
             return Outcome::Continue;
         }
-        let place = format!("{:?} {} of host endpoint {}", category, direction.word(), ep.name);
+        let place = format!(
+            "{:?} {} of host endpoint {}",
+            category,
+            direction.word(),
+            ep.name
+        );
         let failsafes = category != Category::Forward;
         if let Some(outcome) = self.before_policy(&place, category, direction, failsafes) {
             return outcome;
@@ -47,7 +54,10 @@ impl Stage<'_> {
         match category {
             Category::Normal => self.profiles(&ep.profiles, direction, &place),
             Category::Forward if tiers.iter().all(|t| t.policies(direction).is_empty()) => {
-                self.say("allow", format!("{place}: no policy in this direction, forwarded traffic is allowed"));
+                self.say(
+                    "allow",
+                    format!("{place}: no policy in this direction, forwarded traffic is allowed"),
+                );
                 Outcome::Accept
             }
             _ => Outcome::Continue,
@@ -61,7 +71,13 @@ impl Stage<'_> {
             return outcome;
         }
         if direction == Direction::Egress && !source_is_own(ep, self.packet) {
-            self.say("deny", format!("{place}: source {} is not an address of the workload", self.packet.src));
+            self.say(
+                "deny",
+                format!(
+                    "{place}: source {} is not an address of the workload",
+                    self.packet.src
+                ),
+            );
             return Outcome::Deny;
         }
         if let Some(outcome) = self.tiers(&ep.tiers, direction) {
@@ -84,11 +100,20 @@ impl Stage<'_> {
             return Some(Outcome::Established);
         }
         if failsafes && is_ipv6_essential(self.packet) {
-            self.say("allow", format!("{place}: failsafe, IPv6 neighbour discovery and path MTU"));
+            self.say(
+                "allow",
+                format!("{place}: failsafe, IPv6 neighbour discovery and path MTU"),
+            );
             return Some(after_failsafe(category));
         }
-        if tracked && self.policy.options.drop_invalid && self.packet.conntrack == Conntrack::Invalid {
-            self.say("deny", format!("{place}: connection tracking says the packet fits no flow"));
+        if tracked
+            && self.policy.options.drop_invalid
+            && self.packet.conntrack == Conntrack::Invalid
+        {
+            self.say(
+                "deny",
+                format!("{place}: connection tracking says the packet fits no flow"),
+            );
             return Some(Outcome::Deny);
         }
         if failsafes && let Some(why) = self.failsafe(category, direction) {
@@ -109,7 +134,9 @@ impl Stage<'_> {
             Direction::Egress => self.packet.dst,
         };
         let hit = |f: &&Failsafe, port: Option<u16>| {
-            f.protocol.0 == self.packet.proto && port == Some(f.port) && f.net.is_none_or(|n| n.contains(&peer))
+            f.protocol.0 == self.packet.proto
+                && port == Some(f.port)
+                && f.net.is_none_or(|n| n.contains(&peer))
         };
         if let Some(f) = ours.iter().find(|f| hit(f, self.packet.dport)) {
             return Some(format!("failsafe {} {}", f.protocol, f.port));
@@ -127,7 +154,9 @@ impl Stage<'_> {
         'tiers: for tier in tiers {
             let policies = tier.policies(direction);
             for id in policies {
-                let Some(lists) = self.policy.policies.get(id) else { continue };
+                let Some(lists) = self.policy.policies.get(id) else {
+                    continue;
+                };
                 match self.rules(lists, direction) {
                     Some(Action::Allow) => return Some(Outcome::Accept),
                     Some(Action::Deny) => return Some(Outcome::Deny),
@@ -139,7 +168,10 @@ impl Stage<'_> {
                 self.trace.push(Step {
                     tier: Some(tier.tier.clone()),
                     action: "deny".to_owned(),
-                    why: format!("end of tier {}: no policy decided, the tier's default action is Deny", tier.tier),
+                    why: format!(
+                        "end of tier {}: no policy decided, the tier's default action is Deny",
+                        tier.tier
+                    ),
                     ..Step::default()
                 });
                 return Some(Outcome::Deny);
@@ -150,14 +182,19 @@ impl Stage<'_> {
 
     fn profiles(&mut self, profiles: &[String], direction: Direction, place: &str) -> Outcome {
         for name in profiles {
-            let Some(lists) = self.policy.profiles.get(name) else { continue };
+            let Some(lists) = self.policy.profiles.get(name) else {
+                continue;
+            };
             match self.rules(lists, direction) {
                 Some(Action::Allow) => return Outcome::Accept,
                 Some(Action::Deny) => return Outcome::Deny,
                 _ => {}
             }
         }
-        self.say("deny", format!("{place}: no policy and no profile allowed the packet"));
+        self.say(
+            "deny",
+            format!("{place}: no policy and no profile allowed the packet"),
+        );
         Outcome::Deny
     }
 
@@ -194,7 +231,11 @@ impl Stage<'_> {
 
     /// A step without policy.
     pub fn say(&mut self, action: &str, why: String) {
-        self.trace.push(Step { action: action.to_owned(), why, ..Step::default() });
+        self.trace.push(Step {
+            action: action.to_owned(),
+            why,
+            ..Step::default()
+        });
     }
 }
 

@@ -1,143 +1,11 @@
 //! A cursor into a document: a node, its path, and where to complain about it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 
-use crate::api::issue::{Issue, Severity, did_you_mean, shorten};
-use crate::api::types::ResourceId;
-use crate::api::yaml::{Key, Node, Value};
-
-/// Most issues reported for one text; those behind are only counted.
-pub const MAX_ISSUES: usize = 100;
-
-/// Collects the issues of one text.
-#[derive(Debug, Default)]
-pub struct Sink {
-    file: String,
-    object: RefCell<Option<ResourceId>>,
-    issues: RefCell<Vec<Issue>>,
-    errors: Cell<usize>,
-    dropped: Cell<usize>,
-}
-
-impl Sink {
-    /// A sink for the text of that file.
-    pub fn new(file: &str) -> Sink {
-        Sink {
-            file: file.to_owned(),
-            ..Sink::default()
-        }
-    }
-
-    /// Names the resource that the following issues are about.
-    pub fn about(&self, object: Option<ResourceId>) {
-        *self.object.borrow_mut() = object;
-    }
-
-    /// Errors so far, reported or not.
-    pub fn errors(&self) -> usize {
-        self.errors.get()
-    }
-
-    /// Whether further issues would only be counted.
-    pub fn is_full(&self) -> bool {
-        self.issues.borrow().len() >= MAX_ISSUES
-    }
-
-    /// Adds an issue at a position.
-    pub fn report(
-        &self,
-        severity: Severity,
-        pos: (u32, u32),
-        path: String,
-        value: Option<String>,
-        text: Message,
-    ) {
-        if severity == Severity::Error {
-            self.errors.set(self.errors.get() + 1);
-        }
-        if self.is_full() {
-            self.dropped.set(self.dropped.get() + 1);
-            return;
-        }
-        let object = self.object.borrow().clone();
-        let (line, column) = pos;
-        let Message { message, help } = text;
-        let file = self.file.clone();
-        self.issues.borrow_mut().push(Issue {
-            severity,
-            file,
-            line,
-            column,
-            object,
-            path,
-            value,
-            message,
-            help,
-        });
-    }
-
-    /// All issues in the order of the text.
-    pub fn finish(self) -> Vec<Issue> {
-        self.issues
-            .borrow_mut()
-            .sort_by_key(|issue| (issue.line, issue.column));
-        if self.dropped.get() > 0 {
-            let mut issues = self.issues.borrow_mut();
-            let message = format!("at least {} more issues are not shown", self.dropped.get());
-            let severity = if self.errors.get() > 0 {
-                Severity::Error
-            } else {
-                Severity::Warning
-            };
-            let last = issues
-                .last()
-                .map_or((0, 0), |issue| (issue.line, issue.column));
-            let (file, path) = (self.file.clone(), String::new());
-            let (line, column) = last;
-            issues.push(Issue {
-                severity,
-                file,
-                line,
-                column,
-                object: None,
-                path,
-                value: None,
-                message,
-                help: None,
-            });
-        }
-        self.issues.into_inner()
-    }
-}
-
-/// What an issue says.
-#[derive(Clone, Debug, Default)]
-pub struct Message {
-    /// The rule that is broken.
-    pub message: String,
-    /// What to write instead.
-    pub help: Option<String>,
-}
-
-impl<T: Into<String>> From<T> for Message {
-    fn from(message: T) -> Message {
-        Message {
-            message: message.into(),
-            help: None,
-        }
-    }
-}
-
-impl Message {
-    /// A message with advice.
-    pub fn with(message: impl Into<String>, help: impl Into<Option<String>>) -> Message {
-        Message {
-            message: message.into(),
-            help: help.into(),
-        }
-    }
-}
+pub use super::sink::{Message, Sink};
+use crate::api::issue::{Severity, did_you_mean, shorten};
+use crate::api::yaml::{Key, Node, Plain, Value};
 
 #[derive(Clone, Copy, Debug)]
 enum Step<'a> {
@@ -216,7 +84,6 @@ impl<'a> At<'a> {
 
     /// Complains that the node is not of the type wanted. Always `None`, for use as a result.
     pub fn wrong_type<T>(&self, wanted: &str) -> Option<T> {
-        use crate::api::yaml::Plain;
         let found = match &self.node.value {
             Value::Seq(_) => "a list",
             Value::Map(_) => "a mapping",
@@ -347,6 +214,11 @@ impl<'a> Fields<'a> {
         read(&self.get(name)?)
     }
 
+    /// A field that must be there, unread.
+    pub fn required_at(&self, name: &'static str) -> Option<At<'_>> {
+        self.get(name).or_else(|| self.missing(name))
+    }
+
     /// A field that must be there.
     pub fn required<T>(
         &self,
@@ -356,6 +228,13 @@ impl<'a> Fields<'a> {
         match self.get(name) {
             Some(at) => read(&at),
             None => self.missing(name),
+        }
+    }
+
+    /// Reports an error about a field that is there.
+    pub fn complain(&self, name: &'static str, text: impl Into<Message>) {
+        if let Some(at) = self.get(name) {
+            at.complain(text);
         }
     }
 

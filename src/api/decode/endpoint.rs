@@ -27,25 +27,18 @@ pub fn host(at: &At<'_>) -> Option<Spec> {
     expected_ips.dedup();
     let profiles = fields.list("profiles", MAX_ITEMS, read::name);
     let ports = fields.list("ports", MAX_ITEMS, |at| port(at, false));
-    let named = at
-        .node
-        .get("interfaceName")
-        .and_then(Node::text)
-        .is_some_and(|name| !name.is_empty());
-    let has_ips = fields
-        .get("expectedIPs")
-        .is_some_and(|at| !at.is_empty_list());
-    fields.finish();
-    if !named && !has_ips {
-        return at.error(Message::with(
+    let named = at.node.get("interfaceName").and_then(Node::text);
+    let ips = fields.get("expectedIPs");
+    if named.is_none_or(str::is_empty) && ips.is_none_or(|at| at.is_empty_list()) {
+        at.complain(Message::with(
             "one of interfaceName and expectedIPs must be given",
             "interfaceName: \"*\" means all interfaces of the host".to_owned(),
         ));
     }
-    let interface_name = interface_name.unwrap_or_default();
+    fields.finish();
     Some(Spec::HostEndpoint(Arc::new(HostEndpoint {
         node: node?,
-        interface_name,
+        interface_name: interface_name.unwrap_or_default(),
         expected_ips,
         profiles,
         ports,

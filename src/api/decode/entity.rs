@@ -75,45 +75,43 @@ fn namespace_selector(at: &At<'_>) -> Option<Selector> {
 }
 
 fn port(at: &At<'_>) -> Option<Port> {
+    let wanted = "a port number, range or name";
     let Value::Scalar(scalar) = &at.node.value else {
-        return at.wrong_type("a port number, range or name");
+        return at.wrong_type(wanted);
     };
     let text = scalar.text.as_str();
+    let one = |port| Port::Range(PortRange::one(port));
     match scalar.plain() {
-        Plain::Text => {}
-        Plain::Int(_) | Plain::Float(_) => {
-            return read::port(at).map(|port| Port::Range(PortRange::one(port)));
-        }
-        _ => return at.wrong_type("a port number, range or name"),
+        Plain::Int(_) | Plain::Float(_) => read::port(at).map(one),
+        Plain::Null | Plain::Bool(_) => at.wrong_type(wanted),
+        Plain::Text => match text.split_once(':') {
+            Some((first, last)) => port_range(at, first, last),
+            None if text.is_empty() || text.contains(|c: char| !c.is_ascii_digit()) => {
+                port_name(at, text)
+            }
+            None => number(text).map(one).or_else(|| {
+                at.error("a port number must be between 1 and 65535, without leading zeros")
+            }),
+        },
     }
-    if let Some((first, last)) = text.split_once(':') {
-        let Some((first, last)) = number(first).zip(number(last)) else {
-            return at
-                .error("a port range must be two numbers between 1 and 65535, like 8000:8999");
-        };
-        if first > last {
-            let help = format!("write \"{last}:{first}\"");
-            return at.error(Message::with(
-                "the first port of a range must not be above the last",
-                help,
-            ));
-        }
-        return Some(Port::Range(PortRange { first, last }));
+}
+
+fn port_range(at: &At<'_>, first: &str, last: &str) -> Option<Port> {
+    let Some((first, last)) = number(first).zip(number(last)) else {
+        return at.error("a port range must be two numbers between 1 and 65535, like 8000:8999");
+    };
+    if first > last {
+        let rule = "the first port of a range must not be above the last";
+        return at.error(Message::with(rule, format!("write \"{last}:{first}\"")));
     }
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return match number(text) {
-            Some(port) => Some(Port::Range(PortRange::one(port))),
-            None => at.error("a port number must be between 1 and 65535, without leading zeros"),
-        };
-    }
-    if let Some((first, last)) = text
-        .split_once('-')
-        .and_then(|(a, b)| number(a).zip(number(b)))
-    {
-        at.warn(Message::with(
-            "is taken for the name of a port",
-            format!("a range is written \"{first}:{last}\""),
-        ));
+    Some(Port::Range(PortRange { first, last }))
+}
+
+fn port_name(at: &At<'_>, text: &str) -> Option<Port> {
+    let dashed = text.split_once('-');
+    if let Some((first, last)) = dashed.and_then(|(a, b)| number(a).zip(number(b))) {
+        let help = format!("a range is written \"{first}:{last}\"");
+        at.warn(Message::with("is taken for the name of a port", help));
     }
     read::checked(at, names::port).map(Port::Named)
 }

@@ -95,46 +95,44 @@ pub fn identify(kind: Kind, document: &Node) -> Option<ResourceId> {
 
 fn identity(kind: Kind, document: &Node) -> Option<ResourceId> {
     let meta = document.get("metadata")?;
-    let text = |node: &Node, name: &str| {
-        node.get(name)
-            .and_then(Node::text)
-            .filter(|t| !t.is_empty())
-            .map(str::to_owned)
-    };
-    let namespace = match kind.is_namespaced() {
-        true => text(meta, "namespace").unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
-        false => String::new(),
-    };
     let spec = document.get("spec");
-    let derived = || {
-        (kind == Kind::WorkloadEndpoint)
-            .then(|| super::endpoint::derived_name(spec?))
-            .flatten()
+    let namespace = match kind.is_namespaced() {
+        true => entry(meta, "namespace").unwrap_or(DEFAULT_NAMESPACE),
+        false => "",
     };
-    let name = text(meta, "name").or_else(derived)?;
-    if !is_policy(kind) {
-        return Some(ResourceId {
-            kind,
-            namespace,
-            name,
-        });
+    let derived = || match kind {
+        Kind::WorkloadEndpoint => super::endpoint::derived_name(spec?),
+        _ => None,
+    };
+    let mut name = entry(meta, "name").map(str::to_owned).or_else(derived)?;
+    if is_policy(kind) {
+        let tier = spec.and_then(|spec| entry(spec, "tier"));
+        name = effective_name(meta, tier.unwrap_or(DEFAULT_TIER), name);
     }
-    let noted = meta
-        .get("annotations")
-        .and_then(|a| text(a, NAME_ANNOTATION))
-        .and_then(|json| noted_name(&json).ok()?);
-    let tier = spec
-        .and_then(|spec| text(spec, "tier"))
-        .unwrap_or_else(|| DEFAULT_TIER.to_owned());
-    let name = noted.unwrap_or_else(|| match name.strip_prefix("default.") {
-        Some(rest) if tier == DEFAULT_TIER => rest.to_owned(),
-        _ => name,
-    });
     Some(ResourceId {
         kind,
-        namespace,
+        namespace: namespace.to_owned(),
         name,
     })
+}
+
+/// The text of an entry, unless it is empty.
+fn entry<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
+    let text = node.get(name).and_then(Node::text);
+    text.filter(|text| !text.is_empty())
+}
+
+/// The name of a policy as its author knows it, without what old clients put before it.
+fn effective_name(meta: &Node, tier: &str, name: String) -> String {
+    let annotations = meta.get("annotations");
+    let noted = annotations.and_then(|a| entry(a, NAME_ANNOTATION));
+    if let Some(Ok(Some(noted))) = noted.map(noted_name) {
+        return noted;
+    }
+    match name.strip_prefix("default.") {
+        Some(rest) if tier == DEFAULT_TIER => rest.to_owned(),
+        _ => name,
+    }
 }
 
 /// The name in the annotation; `None` when it says nothing about the name.

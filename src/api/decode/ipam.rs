@@ -37,9 +37,7 @@ pub fn pool(at: &At<'_>) -> Option<Spec> {
         .unwrap_or_default();
     schema::check_fields(&fields, &POOL);
     if ipip && vxlan {
-        fields.opt("vxlanMode", |at| {
-            at.error::<()>("ipipMode and vxlanMode cannot both be in use")
-        });
+        fields.complain("vxlanMode", "ipipMode and vxlanMode cannot both be in use");
     }
     match cidr {
         Some(cidr) => pool_cidr(&fields, &cidr, ipip),
@@ -51,42 +49,31 @@ pub fn pool(at: &At<'_>) -> Option<Spec> {
 }
 
 fn pool_cidr(fields: &Fields<'_>, cidr: &IpNet, ipip: bool) {
-    let complain = |field, text: String| fields.opt(field, |at| at.error::<()>(text));
-    let link_local = match Family::of_net(cidr) {
-        Family::V4 => "169.254.0.0/16",
-        Family::V6 => "fe80::/10",
+    let family = Family::of_net(cidr);
+    let (link_local, from, to, default) = match family {
+        Family::V4 => ("169.254.0.0/16", 20, 32, 26),
+        Family::V6 => ("fe80::/10", 116, 128, 122),
     };
-    if link_local
-        .parse()
-        .is_ok_and(|local: IpNet| local.contains(cidr) || cidr.contains(&local))
-    {
-        complain(
-            "cidr",
-            format!("overlaps the link-local addresses {link_local}"),
-        );
+    let overlaps = |local: IpNet| local.contains(cidr) || cidr.contains(&local);
+    if link_local.parse().is_ok_and(overlaps) {
+        let rule = format!("overlaps the link-local addresses {link_local}");
+        fields.complain("cidr", rule);
     }
-    let (from, to, default) = match Family::of_net(cidr) {
-        Family::V4 => (20, 32, 26),
-        Family::V6 => (116, 128, 122),
-    };
-    if ipip && Family::of_net(cidr) == Family::V6 {
-        complain(
-            "ipipMode",
-            "IPIP is only possible with an IPv4 pool".to_owned(),
-        );
+    if ipip && family == Family::V6 {
+        fields.complain("ipipMode", "IPIP is only possible with an IPv4 pool");
     }
-    let size = fields
-        .opt("blockSize", |at| read::byte(at, from..=to))
-        .unwrap_or(default);
-    let disabled = fields
-        .get("disabled")
-        .is_some_and(|at| at.node.text() == Some("true"));
-    if cidr.prefix_len() > size && !disabled {
-        complain(
-            "cidr",
-            format!("is smaller than one block (blockSize {size})"),
-        );
+    let size = fields.opt("blockSize", |at| read::byte(at, from..=to));
+    let size = size.unwrap_or(default);
+    if cidr.prefix_len() > size && !is_true(fields, "disabled") {
+        let rule = format!("is smaller than one block (blockSize {size})");
+        fields.complain("cidr", rule);
     }
+}
+
+fn is_true(fields: &Fields<'_>, name: &'static str) -> bool {
+    fields
+        .get(name)
+        .is_some_and(|at| at.node.text() == Some("true"))
 }
 
 fn pool_uses(fields: &Fields<'_>, encapsulated: bool) {
@@ -96,52 +83,30 @@ fn pool_uses(fields: &Fields<'_>, encapsulated: bool) {
         ("LoadBalancer", Use::LoadBalancer),
     ];
     let uses = fields.list("allowedUses", words.len(), |at| read::choice(at, &words));
-    let tunnel = uses.is_empty() || uses.contains(&Use::Tunnel);
-    let namespaces = fields.opt("namespaceSelector", |at| {
-        read::selector(at).map(|_| at.node.line)
-    });
-    if namespaces.is_some() && tunnel {
+    let namespaces = fields.opt("namespaceSelector", read::selector);
+    if namespaces.is_some() && (uses.is_empty() || uses.contains(&Use::Tunnel)) {
+        let rule = "cannot be combined with the use Tunnel, which is in use by default";
         let help = "write allowedUses: [Workload]".to_owned();
-        fields.opt("namespaceSelector", |at| {
-            at.error::<()>(Message::with(
-                "cannot be combined with the use Tunnel, which is in use by default",
-                help,
-            ))
-        });
+        fields.complain("namespaceSelector", Message::with(rule, help));
     }
     if !uses.contains(&Use::LoadBalancer) {
         return;
     }
-    let complain = |field, text: &str| fields.opt(field, |at| at.error::<()>(text));
     if uses.iter().any(|u| *u != Use::LoadBalancer) {
-        complain(
-            "allowedUses",
-            "LoadBalancer cannot be combined with other uses",
-        );
+        let rule = "LoadBalancer cannot be combined with other uses";
+        fields.complain("allowedUses", rule);
     }
     if encapsulated {
-        complain(
-            "allowedUses",
-            "LoadBalancer needs ipipMode and vxlanMode to be Never",
-        );
+        let rule = "LoadBalancer needs ipipMode and vxlanMode to be Never";
+        fields.complain("allowedUses", rule);
     }
-    if fields
-        .get("disableBGPExport")
-        .is_some_and(|at| at.node.text() == Some("true"))
-    {
-        complain(
-            "disableBGPExport",
-            "cannot be true with the use LoadBalancer",
-        );
+    if is_true(fields, "disableBGPExport") {
+        let rule = "cannot be true with the use LoadBalancer";
+        fields.complain("disableBGPExport", rule);
     }
-    let selector = fields.get("nodeSelector");
-    let all = selector.and_then(|at| {
-        at.node
-            .text()
-            .map(|text| text.trim().is_empty() || text.trim() == "all()")
-    });
-    if all == Some(false) {
-        complain("nodeSelector", "must be all() with the use LoadBalancer");
+    let nodes = fields.opt("nodeSelector", read::selector);
+    if nodes.is_some_and(|selector| !selector.is_all()) {
+        fields.complain("nodeSelector", "must be all() with the use LoadBalancer");
     }
 }
 

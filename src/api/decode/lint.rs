@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::at::{Fields, Message};
+use super::at::{At, Fields, Message};
 use crate::api::net::{Family, Port, Protocol};
 use crate::api::types::{Action, Entity, Policy, Rule};
 
@@ -13,36 +13,37 @@ pub fn policy(fields: &Fields<'_>, policy: &Policy) {
     {
         at.warn("can never match, so the policy applies to no endpoint");
     }
-    let directions = [
-        ("ingress", &policy.ingress, policy.applies_ingress),
-        ("egress", &policy.egress, policy.applies_egress),
-    ];
-    for (name, list, active) in directions {
-        match fields.get(name) {
-            Some(at) if !active && !list.is_empty() => at.warn(Message::with(
-                "rules in a direction that types does not list are inactive",
-                format!(
-                    "add {} to types",
-                    if name == "ingress" {
-                        "Ingress"
-                    } else {
-                        "Egress"
-                    }
-                ),
-            )),
-            _ => rules(fields, name, list),
-        }
-    }
-    let mut active = directions
-        .iter()
-        .filter(|d| d.2)
-        .flat_map(|d| d.1)
-        .peekable();
+    direction(
+        fields,
+        "ingress",
+        "Ingress",
+        &policy.ingress,
+        policy.applies_ingress,
+    );
+    direction(
+        fields,
+        "egress",
+        "Egress",
+        &policy.egress,
+        policy.applies_egress,
+    );
+    let ingress = policy.ingress.iter().filter(|_| policy.applies_ingress);
+    let egress = policy.egress.iter().filter(|_| policy.applies_egress);
+    let mut active = ingress.chain(egress).peekable();
     if active.peek().is_some() && active.all(|rule| rule.action == Action::Log) {
-        fields.at.warn(Message::with(
-            "every rule only logs: traffic that no later policy of the tier decides meets the tier's default action",
-            "end with an Allow, Deny or Pass rule".to_owned(),
-        ));
+        let text = "every rule only logs: traffic that no later policy of the tier decides meets the tier's default action";
+        let help = "end with an Allow, Deny or Pass rule".to_owned();
+        fields.at.warn(Message::with(text, help));
+    }
+}
+
+fn direction(fields: &Fields<'_>, name: &'static str, kind: &str, list: &[Rule], active: bool) {
+    match fields.get(name) {
+        Some(at) if !active && !list.is_empty() => at.warn(Message::with(
+            "rules in a direction that types does not list are inactive",
+            format!("add {kind} to types"),
+        )),
+        _ => rules(fields, name, list),
     }
 }
 
@@ -53,17 +54,36 @@ pub fn rules(fields: &Fields<'_>, name: &'static str, rules: &[Rule]) {
     let mut ended = None;
     for (n, (rule, node)) in rules.iter().zip(items).enumerate() {
         let at = list.item(n, node);
-        if let Some(by) = ended.take() {
-            let rest = items.len() - n;
-            at.warn(format!("is never reached: {name}[{by}] decides all traffic before it ({rest} rules have no effect)"));
+        if let Some(by) = ended {
+            let rest = match items.len() - n {
+                1 => "it has".to_owned(),
+                more => format!("it and {} more have", more - 1),
+            };
+            let before = format!("is never reached: {name}[{by}] decides all traffic before");
+            at.warn(format!("{before}, so {rest} no effect"));
             return;
         }
+        empty_matches(&at);
         if rule.has_http {
             at.warn("has an http match, which a packet filter cannot see: the rule never matches");
         } else if let Some(why) = why_never(rule) {
             at.warn(format!("can never match: {why}"));
         } else if rule.action != Action::Log && is_unconditional(rule) {
             ended = Some(n);
+        }
+    }
+}
+
+/// A match that is there and empty restricts nothing, which widens a rule when a template had no value for it.
+fn empty_matches(rule: &At<'_>) {
+    for (side, node) in rule.entries().unwrap_or_default() {
+        let matches = ["source", "destination"].contains(&side.name.as_str());
+        let side = rule.entry(&side.name, node);
+        for (key, node) in node.entries().filter(|_| matches).unwrap_or_default() {
+            let at = side.entry(&key.name, node);
+            if node.is_null() || node.text() == Some("") || at.is_empty_list() {
+                at.warn("is empty, so it restricts nothing");
+            }
         }
     }
 }

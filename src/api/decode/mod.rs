@@ -15,6 +15,7 @@ pub mod read;
 mod rule;
 mod schema;
 mod sets;
+mod sink;
 mod staged;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use self::at::{At, Fields, Message, Sink};
+pub use self::sink::MAX_ISSUES;
 use super::issue::{Issue, Severity, shorten};
 use super::types::{Kind, Origin, Resource, ResourceId, Spec};
 use super::yaml::{self, Key, Node, Value};
@@ -206,30 +208,26 @@ impl Batch<'_> {
         });
         fields.get("kind");
         fields.get("metadata");
-        if let Some(items_at) = fields.required("items", |at| at.items().map(<[Node]>::to_vec)) {
-            let list = fields.get("items");
-            for (n, item) in items_at.iter().enumerate() {
-                self.sink.about(None);
-                if item
-                    .get("kind")
-                    .and_then(Node::text)
-                    .and_then(list_kind)
-                    .is_some()
-                {
-                    list.iter().for_each(|at| {
-                        at.item(n, item)
-                            .complain("a list within a list is not supported")
-                    });
-                    continue;
-                }
-                match kind {
-                    Some(kind) => self.resource(&with_kind(item, kind)),
-                    None => self.resource(item),
-                }
+        if let Some(list) = fields.required_at("items") {
+            for (n, item) in list.items().unwrap_or_default().iter().enumerate() {
+                self.item(&list.item(n, item), kind);
             }
         }
         self.sink.about(None);
         fields.finish();
+    }
+
+    fn item(&mut self, at: &At<'_>, kind: Option<Kind>) {
+        self.sink.about(None);
+        let own = at.node.get("kind").and_then(Node::text);
+        if own.and_then(list_kind).is_some() {
+            at.complain("a list within a list is not supported");
+            return;
+        }
+        match kind {
+            Some(kind) => self.resource(&with_kind(at.node, kind)),
+            None => self.resource(at.node),
+        }
     }
 
     fn resource(&mut self, node: &Node) {

@@ -6,7 +6,7 @@ use super::at::{At, Fields, Message};
 use super::envelope::DEFAULT_TIER;
 use super::rule::{self, Owner};
 use super::{entity, lint, names, read};
-use crate::api::types::{Policy, Profile, Spec, Tier};
+use crate::api::types::{Policy, Profile, Rule, Spec, Tier};
 use crate::selector::Selector;
 
 /// Order of a tier that gives none.
@@ -24,11 +24,11 @@ pub fn decode(at: &At<'_>, owner: &Owner<'_>) -> Option<Spec> {
     let fields = Fields::of(at)?;
     let policy = common(&fields, owner);
     fields.finish();
-    policy.map(|policy| Spec::Policy(Arc::new(policy)))
+    Some(Spec::Policy(Arc::new(policy)))
 }
 
 /// The fields of a policy, without complaining about further ones.
-pub fn common(fields: &Fields<'_>, owner: &Owner<'_>) -> Option<Policy> {
+pub fn common(fields: &Fields<'_>, owner: &Owner<'_>) -> Policy {
     let errors = fields.at.sink.errors();
     let tier = fields
         .opt("tier", tier_name)
@@ -38,23 +38,19 @@ pub fn common(fields: &Fields<'_>, owner: &Owner<'_>) -> Option<Policy> {
         .opt("selector", entity::plain_selector)
         .unwrap_or_else(Selector::all);
     let service_account_selector = fields.opt("serviceAccountSelector", entity::plain_selector);
-    let types = fields.list("types", 2, |at| {
-        read::choice(at, &[("Ingress", true), ("Egress", false)])
-    });
-    if types.len() == 2 && types[0] == types[1] {
-        fields.opt("types", |at| at.error::<()>("a type is given twice"));
-    }
-    hints(fields);
     let (ingress, egress) = rule::lists(fields, owner);
+    let (applies_ingress, applies_egress) = types(fields, &ingress, &egress);
+    fields.list("performanceHints", 1, |at| {
+        read::choice(at, &[("AssumeNeededOnEveryNode", ())])
+    });
     let mut policy = Policy {
         tier,
         order,
         selector,
         namespace_selector: None,
         service_account_selector,
-        applies_ingress: types.contains(&true)
-            || (types.is_empty() && (!ingress.is_empty() || egress.is_empty())),
-        applies_egress: types.contains(&false) || (types.is_empty() && !egress.is_empty()),
+        applies_ingress,
+        applies_egress,
         ingress,
         egress,
         apply_on_forward: false,
@@ -67,7 +63,21 @@ pub fn common(fields: &Fields<'_>, owner: &Owner<'_>) -> Option<Policy> {
     if fields.at.sink.errors() == errors {
         lint::policy(fields, &policy);
     }
-    Some(policy)
+    policy
+}
+
+/// Whether the policy is about ingress and about egress: as `types` says, or else as its rules show.
+fn types(fields: &Fields<'_>, ingress: &[Rule], egress: &[Rule]) -> (bool, bool) {
+    let words = [("Ingress", true), ("Egress", false)];
+    let types = fields.list("types", words.len(), |at| read::choice(at, &words));
+    match types[..] {
+        [] => (!ingress.is_empty() || egress.is_empty(), !egress.is_empty()),
+        [one, two] if one == two => {
+            fields.complain("types", "a type is given twice");
+            (one, !one)
+        }
+        _ => (types.contains(&true), types.contains(&false)),
+    }
 }
 
 fn tier_name(at: &At<'_>) -> Option<String> {
@@ -79,13 +89,6 @@ fn tier_name(at: &At<'_>) -> Option<String> {
     }
 }
 
-fn hints(fields: &Fields<'_>) {
-    let hints = fields.list("performanceHints", 1, |at| {
-        read::choice(at, &[("AssumeNeededOnEveryNode", ())])
-    });
-    debug_assert!(hints.len() <= 1);
-}
-
 /// What only a GlobalNetworkPolicy has.
 fn global(fields: &Fields<'_>, policy: &mut Policy) {
     let flag = |name| fields.opt(name, read::boolean).unwrap_or_default();
@@ -93,39 +96,36 @@ fn global(fields: &Fields<'_>, policy: &mut Policy) {
     policy.apply_on_forward = flag("applyOnForward");
     policy.do_not_track = flag("doNotTrack");
     policy.pre_dnat = flag("preDNAT");
-    let complain = |field, message: Message| fields.opt(field, |at| at.error::<()>(message));
     if policy.do_not_track && policy.pre_dnat {
-        complain(
-            "preDNAT",
-            "preDNAT and doNotTrack cannot both be true, for a given PolicySpec".into(),
-        );
+        let rule = "preDNAT and doNotTrack cannot both be true, for a given PolicySpec";
+        fields.complain("preDNAT", rule);
     }
-    if policy.pre_dnat && fields.get("egress").is_some_and(|at| !at.is_empty_list()) {
-        complain("egress", "a preDNAT policy cannot have egress rules".into());
-    }
-    if policy.pre_dnat
-        && let Some(at) = fields.get("types")
-        && let Some((n, node)) = at
-            .items()
-            .into_iter()
-            .flatten()
-            .enumerate()
-            .find(|(_, t)| t.text() == Some("Egress"))
-    {
-        at.item(n, node)
-            .complain("a preDNAT policy can only apply to ingress");
+    if policy.pre_dnat {
+        ingress_only(fields);
     }
     if (policy.do_not_track || policy.pre_dnat) && !policy.apply_on_forward {
-        let field = if policy.pre_dnat {
-            "preDNAT"
-        } else {
-            "doNotTrack"
+        let field = match policy.pre_dnat {
+            true => "preDNAT",
+            false => "doNotTrack",
         };
         let rule = "applyOnForward must be true if either preDNAT or doNotTrack is true, for a given PolicySpec";
-        complain(
-            field,
-            Message::with(rule, "add applyOnForward: true".to_owned()),
-        );
+        let help = "add applyOnForward: true".to_owned();
+        fields.complain(field, Message::with(rule, help));
+    }
+}
+
+fn ingress_only(fields: &Fields<'_>) {
+    if fields.get("egress").is_some_and(|at| !at.is_empty_list()) {
+        fields.complain("egress", "a preDNAT policy cannot have egress rules");
+    }
+    let Some(types) = fields.get("types") else {
+        return;
+    };
+    for (n, node) in types.node.items().iter().enumerate() {
+        if node.text() == Some("Egress") {
+            let at = types.item(n, node);
+            at.complain("a preDNAT policy can only apply to ingress");
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use ipnet::IpNet;
 use super::at::{At, Fields, Message};
 use super::entity::{self, Side};
 use super::read;
-use crate::api::net::{Family, Protocol};
-use crate::api::types::{Action, Entity, Icmp, Rule};
+use crate::api::net::{Family, Port, Protocol};
+use crate::api::types::{Action, Icmp, Rule};
 use crate::api::yaml::{Node, Plain, Value};
 
 /// Most rules in one direction of a policy or profile.
@@ -55,44 +55,27 @@ pub fn lists(fields: &Fields<'_>, owner: &Owner<'_>) -> (Vec<Rule>, Vec<Rule>) {
 fn decode(at: &At<'_>, owner: &Owner<'_>, direction: Direction) -> Option<Rule> {
     let fields = Fields::of(at)?;
     let action = fields.required("action", |at| read::choice(at, &ACTIONS));
-    let ip_version = fields.opt("ipVersion", ip_version);
     let protocol = fields.opt("protocol", protocol);
-    let not_protocol = fields.opt("notProtocol", self::protocol);
-    let icmp = fields.opt("icmp", |at| self::icmp(at, protocol));
-    let not_icmp = fields.opt("notICMP", |at| self::icmp(at, protocol));
-    let side = |name, side| {
-        let entity = fields.opt(name, |at| entity::decode(at, side, direction, owner));
-        entity.unwrap_or_default()
-    };
-    let source = side("source", Side::Source);
-    let destination = side("destination", Side::Destination);
-    let has_http = fields
-        .opt("http", |at| http(at, action, protocol, direction))
-        .is_some();
-    let annotations = fields.opt("metadata", metadata).unwrap_or_default();
-    for name in ["protocol", "notProtocol"] {
-        fields.opt(name, |at| icmp_family(at, ip_version));
-    }
-    net_families(&fields, ip_version);
-    ports_need_protocol(
-        &fields,
+    let side = |name, side| fields.opt(name, |at| entity::decode(at, side, direction, owner));
+    let http = fields.opt("http", |at| http(at, action, protocol, direction));
+    let rule = Rule {
+        action: action.unwrap_or(Action::Deny),
+        ip_version: fields.opt("ipVersion", ip_version),
         protocol,
-        [("source", &source), ("destination", &destination)],
-    );
-    fields.finish();
-    Some(Rule {
-        action: action?,
-        ip_version,
-        protocol,
-        not_protocol,
-        icmp,
-        not_icmp,
-        source,
-        destination,
-        has_http,
-        annotations,
+        not_protocol: fields.opt("notProtocol", self::protocol),
+        icmp: fields.opt("icmp", |at| icmp(at, protocol)),
+        not_icmp: fields.opt("notICMP", |at| icmp(at, protocol)),
+        source: side("source", Side::Source).unwrap_or_default(),
+        destination: side("destination", Side::Destination).unwrap_or_default(),
+        has_http: http.is_some(),
+        annotations: fields.opt("metadata", metadata).unwrap_or_default(),
         line: at.node.line,
-    })
+    };
+    icmp_families(&fields, rule.ip_version);
+    net_families(&fields, rule.ip_version);
+    ports_need_protocol(&fields, &rule);
+    fields.finish();
+    action.map(|_| rule)
 }
 
 fn ip_version(at: &At<'_>) -> Option<Family> {
@@ -138,52 +121,50 @@ fn icmp(at: &At<'_>, protocol: Option<Protocol>) -> Option<Icmp> {
     Some(Icmp { kind, code })
 }
 
-fn icmp_family(at: &At<'_>, version: Option<Family>) -> Option<()> {
-    let protocol = Protocol::parse(at.node.text()?)?;
-    match (protocol, version) {
-        (Protocol::ICMP, Some(Family::V6)) => at.error(Message::with(
-            "contradicts ipVersion 6",
-            "write ICMPv6".to_owned(),
-        )),
-        (Protocol::ICMPV6, Some(Family::V4)) => at.error(Message::with(
-            "contradicts ipVersion 4",
-            "write ICMP".to_owned(),
-        )),
-        _ => Some(()),
+fn icmp_families(fields: &Fields<'_>, version: Option<Family>) {
+    for name in ["protocol", "notProtocol"] {
+        let protocol = fields
+            .get(name)
+            .and_then(|at| Protocol::parse(at.node.text()?));
+        let (number, help) = match (protocol, version) {
+            (Some(Protocol::ICMP), Some(Family::V6)) => (6, "write ICMPv6"),
+            (Some(Protocol::ICMPV6), Some(Family::V4)) => (4, "write ICMP"),
+            _ => continue,
+        };
+        let rule = format!("contradicts ipVersion {number}");
+        fields.complain(name, Message::with(rule, help.to_owned()));
     }
 }
 
 /// All prefixes of a rule are of one family, and of that of `ipVersion`.
 fn net_families(fields: &Fields<'_>, version: Option<Family>) {
     let mut first: Option<Family> = None;
-    for side in ["source", "destination"] {
+    for (side, list) in [
+        ("source", "nets"),
+        ("source", "notNets"),
+        ("destination", "nets"),
+        ("destination", "notNets"),
+    ] {
         let Some(side) = fields.get(side) else {
             continue;
         };
-        for list in ["nets", "notNets"] {
-            let Some(node) = side.node.get(list) else {
+        let Some(node) = side.node.get(list) else {
+            continue;
+        };
+        let list = side.entry(list, node);
+        for (n, item) in node.items().iter().enumerate() {
+            let at = list.item(n, item);
+            let Some(family) = family_of(item) else {
                 continue;
             };
-            let Value::Seq(items) = &node.value else {
-                continue;
-            };
-            let list = side.entry(list, node);
-            for (n, item) in items.iter().enumerate() {
-                let Some(family) = family_of(item) else {
-                    continue;
-                };
-                if version.is_some_and(|version| version != family) {
-                    list.item(n, item)
-                        .complain(format!("is {family}, which contradicts ipVersion"));
-                } else if first.is_some_and(|first| first != family) {
-                    list.item(n, item).complain(Message::with(
-                        "IPv4 and IPv6 prefixes cannot be mixed in one rule",
-                        "write one rule for each family".to_owned(),
-                    ));
-                    return;
-                }
-                first = first.or(Some(family));
+            if version.is_some_and(|version| version != family) {
+                at.complain(format!("is {family}, which contradicts ipVersion"));
+            } else if first.is_some_and(|first| first != family) {
+                let rule = "IPv4 and IPv6 prefixes cannot be mixed in one rule";
+                let help = "write one rule for each family".to_owned();
+                return at.complain(Message::with(rule, help));
             }
+            first = first.or(Some(family));
         }
     }
 }
@@ -194,34 +175,23 @@ fn family_of(node: &Node) -> Option<Family> {
 }
 
 /// Numbers of ports mean nothing without a protocol that has ports; names bring their protocol with them.
-fn ports_need_protocol(
-    fields: &Fields<'_>,
-    protocol: Option<Protocol>,
-    sides: [(&'static str, &Entity); 2],
-) {
-    if protocol.is_some_and(Protocol::has_ports) {
+fn ports_need_protocol(fields: &Fields<'_>, rule: &Rule) {
+    let unknown = rule.protocol.is_none() && fields.get("protocol").is_some();
+    if unknown || rule.protocol.is_some_and(Protocol::has_ports) {
         return;
     }
-    let wrong_protocol = protocol.is_some() || fields.get("protocol").is_some();
-    for (side, entity) in sides {
+    for (side, entity) in [("source", &rule.source), ("destination", &rule.destination)] {
         let Some(at) = fields.get(side) else { continue };
         for (name, ports) in [("ports", &entity.ports), ("notPorts", &entity.not_ports)] {
-            let Some(node) = at.node.get(name) else {
-                continue;
+            let numeric = ports.iter().any(|port| matches!(port, Port::Range(_)));
+            let message = match rule.protocol {
+                Some(_) if !ports.is_empty() => "this protocol has no ports",
+                None if numeric => "port numbers need a protocol",
+                _ => continue,
             };
-            let numeric = ports
-                .iter()
-                .any(|port| matches!(port, crate::api::net::Port::Range(_)));
-            if numeric || (wrong_protocol && !ports.is_empty()) {
-                let rule = if wrong_protocol {
-                    "this protocol has no ports"
-                } else {
-                    "port numbers need a protocol"
-                };
-                at.entry(name, node).complain(Message::with(
-                    rule,
-                    "protocol: TCP, UDP or SCTP in the same rule".to_owned(),
-                ));
+            let help = "protocol: TCP, UDP or SCTP in the same rule".to_owned();
+            if let Some(node) = at.node.get(name) {
+                at.entry(name, node).complain(Message::with(message, help));
             }
         }
     }

@@ -58,41 +58,16 @@ pub enum Ty {
 /// Checks a value; everything wrong with it goes to the sink.
 pub fn check(at: &At<'_>, ty: &Ty) -> Option<()> {
     match ty {
-        Ty::Any => Some(()),
-        Ty::Text => read::text(at).map(|_| ()),
-        Ty::TextOrInt => match at.node.is_number() {
-            true => read::integer(at, i64::MIN..=i64::MAX).map(|_| ()),
-            false => read::text(at).map(|_| ()),
-        },
-        Ty::TextOrBool if matches!(at.node.text(), Some("true" | "false")) => Some(()),
-        Ty::TextOrBool => read::text(at).map(|_| ()),
-        Ty::IntOrNull if at.node.is_null() => Some(()),
-        Ty::IntOrNull => read::integer(at, 0..=i64::MAX).map(|_| ()),
-        Ty::AsNumber => super::cluster::as_number(at),
-        Ty::Name => read::name(at).map(|_| ()),
-        Ty::Selector => read::selector(at).map(|_| ()),
-        Ty::Bool => read::boolean(at).map(|_| ()),
-        Ty::Int(from, to) => read::integer(at, *from..=*to).map(|_| ()),
-        Ty::Word(words) => {
-            let words: Vec<(&str, ())> = words.iter().map(|word| (*word, ())).collect();
-            read::choice(at, &words)
-        }
-        Ty::Duration => read::duration(at).map(|_| ()),
-        Ty::Ip | Ty::Ip4 | Ty::Ip6 => address(at, ty),
-        Ty::Net => read::net(at).map(|_| ()),
-        Ty::StrictNet => read::strict_net(at).map(|_| ()),
-        Ty::Mac => read::checked(at, names::mac).map(|_| ()),
         Ty::List(item) => {
-            at.items()?
-                .iter()
-                .enumerate()
-                .for_each(|(n, node)| check(&at.item(n, node), item).unwrap_or_default());
+            for (n, node) in at.items()?.iter().enumerate() {
+                check(&at.item(n, node), item);
+            }
             Some(())
         }
         Ty::Map(value) => {
-            at.entries()?.iter().for_each(|(key, node)| {
-                check(&at.entry(&key.name, node), value).unwrap_or_default()
-            });
+            for (key, node) in at.entries()? {
+                check(&at.entry(&key.name, node), value);
+            }
             Some(())
         }
         Ty::Fields(list) => {
@@ -102,7 +77,37 @@ pub fn check(at: &At<'_>, ty: &Ty) -> Option<()> {
             Some(())
         }
         Ty::Required(inner) => check(at, inner),
+        leaf => check_leaf(at, leaf),
     }
+}
+
+fn check_leaf(at: &At<'_>, ty: &Ty) -> Option<()> {
+    match ty {
+        Ty::TextOrInt if at.node.is_number() => whole(at),
+        Ty::TextOrBool if matches!(at.node.text(), Some("true" | "false")) => Some(()),
+        Ty::Text | Ty::TextOrInt | Ty::TextOrBool => read::text(at).map(drop),
+        Ty::IntOrNull if at.node.is_null() => Some(()),
+        Ty::IntOrNull => whole(at),
+        Ty::Int(from, to) => read::integer(at, *from..=*to).map(drop),
+        Ty::AsNumber => super::cluster::as_number(at),
+        Ty::Name => read::name(at).map(drop),
+        Ty::Selector => read::selector(at).map(drop),
+        Ty::Bool => read::boolean(at).map(drop),
+        Ty::Word(words) => {
+            let words: Vec<(&str, ())> = words.iter().map(|word| (*word, ())).collect();
+            read::choice(at, &words)
+        }
+        Ty::Duration => read::duration(at).map(drop),
+        Ty::Ip | Ty::Ip4 | Ty::Ip6 => address(at, ty),
+        Ty::Net => read::net(at).map(drop),
+        Ty::StrictNet => read::strict_net(at).map(drop),
+        Ty::Mac => read::checked(at, names::mac).map(drop),
+        _ => Some(()),
+    }
+}
+
+fn whole(at: &At<'_>) -> Option<()> {
+    read::integer(at, i64::MIN..=i64::MAX).map(drop)
 }
 
 /// Checks the listed fields of a mapping; the caller may read more of them before it finishes.

@@ -22,8 +22,8 @@ pub fn decode(at: &At<'_>, owner: &Owner<'_>) -> Option<Spec> {
     let action = action(&fields);
     let policy = policy::common(&fields, owner);
     fields.finish();
-    let policy = policy.filter(|_| action == StagedAction::Set).map(Arc::new);
-    Some(Spec::Staged(action, policy))
+    let enforced = (action == StagedAction::Set).then(|| Arc::new(policy));
+    Some(Spec::Staged(action, enforced))
 }
 
 fn action(fields: &Fields<'_>) -> StagedAction {

@@ -74,7 +74,8 @@ impl Backend {
             return 0;
         }
         let is_foreign = |line: &&str| line.starts_with("-A ") && !line.contains(CHAIN_PREFIX);
-        run(&self.tool(Family::V4, "save"), &[], "").map_or(0, |text| text.lines().filter(is_foreign).count())
+        run(&self.tool(Family::V4, "save"), &[], "")
+            .map_or(0, |text| text.lines().filter(is_foreign).count())
     }
 }
 
@@ -94,11 +95,16 @@ pub struct Choice {
 pub fn choose(setting: IptablesBackend, state_dir: &Path) -> Result<Choice, String> {
     let choice = decide(setting, &state_dir.join("backend"))?;
     let file = state_dir.join("backend");
-    let remembered = std::fs::read_to_string(&file).ok().and_then(|t| Backend::parse(&t));
+    let remembered = std::fs::read_to_string(&file)
+        .ok()
+        .and_then(|t| Backend::parse(&t));
     if remembered != Some(choice.backend)
         && let Err(error) = std::fs::write(&file, format!("{}\n", choice.backend))
     {
-        tracing::warn!("cannot remember the iptables backend in {}: {error}", file.display());
+        tracing::warn!(
+            "cannot remember the iptables backend in {}: {error}",
+            file.display()
+        );
     }
     Ok(choice)
 }
@@ -112,21 +118,38 @@ pub fn would_choose(setting: IptablesBackend) -> Result<Choice, String> {
 }
 
 fn decide(setting: IptablesBackend, file: &Path) -> Result<Choice, String> {
-    let choice = |backend, why: &str| Ok(Choice { backend, why: why.to_owned() });
+    let choice = |backend, why: &str| {
+        Ok(Choice {
+            backend,
+            why: why.to_owned(),
+        })
+    };
     match setting {
         IptablesBackend::Nft => return choice(Backend::Nft, "set by iptablesBackend"),
         IptablesBackend::Legacy => return choice(Backend::Legacy, "set by iptablesBackend"),
         IptablesBackend::Auto => {}
     }
-    if let Some(backend) = std::fs::read_to_string(file).ok().and_then(|t| Backend::parse(&t))
+    if let Some(backend) = std::fs::read_to_string(file)
+        .ok()
+        .and_then(|t| Backend::parse(&t))
         && backend.works()
     {
         return choice(backend, "used before on this host");
     }
-    let (nft, legacy) = (Backend::Nft.foreign_rules(), Backend::Legacy.foreign_rules());
+    let (nft, legacy) = (
+        Backend::Nft.foreign_rules(),
+        Backend::Legacy.foreign_rules(),
+    );
     if nft != legacy {
-        let backend = if nft > legacy { Backend::Nft } else { Backend::Legacy };
-        return choice(backend, &format!("the host's own rules are there ({nft} in nft, {legacy} in legacy)"));
+        let backend = if nft > legacy {
+            Backend::Nft
+        } else {
+            Backend::Legacy
+        };
+        return choice(
+            backend,
+            &format!("the host's own rules are there ({nft} in nft, {legacy} in legacy)"),
+        );
     }
     for backend in [Backend::Nft, Backend::Legacy] {
         if backend.works() {

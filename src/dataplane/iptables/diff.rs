@@ -21,9 +21,16 @@ pub fn plan(wanted: &Ruleset, found: &Found, families: &[Family], min_capacity: 
         let mut edits = FamilyPlan::default();
         let wanted_tables = wanted.tables.get(family);
         let empty = TableRules::default();
-        let by_name: BTreeMap<&str, &TableRules> =
-            wanted_tables.into_iter().flatten().map(|(t, r)| (t.name(), r)).collect();
-        let names: BTreeSet<&str> = by_name.keys().copied().chain(found.keys().map(String::as_str)).collect();
+        let by_name: BTreeMap<&str, &TableRules> = wanted_tables
+            .into_iter()
+            .flatten()
+            .map(|(t, r)| (t.name(), r))
+            .collect();
+        let names: BTreeSet<&str> = by_name
+            .keys()
+            .copied()
+            .chain(found.keys().map(String::as_str))
+            .collect();
         for name in names {
             let wanted = by_name.get(name).copied().unwrap_or(&empty);
             let found = found.get(name).cloned().unwrap_or_default();
@@ -33,7 +40,12 @@ pub fn plan(wanted: &Ruleset, found: &Found, families: &[Family], min_capacity: 
             plan.families.insert(*family, edits);
         }
     }
-    plan.destroy = found.sets.keys().filter(|name| !wanted.sets.contains_key(*name)).cloned().collect();
+    plan.destroy = found
+        .sets
+        .keys()
+        .filter(|name| !wanted.sets.contains_key(*name))
+        .cloned()
+        .collect();
     plan.changed.sets_removed = plan.destroy.len();
     plan
 }
@@ -45,20 +57,46 @@ pub fn expected(wanted: &Ruleset, min_capacity: usize) -> Found {
         for (table, rules) in tables {
             let to_found = |rule: &KRule| {
                 let rendered = render(rule, *family);
-                FoundRule { id: Some(rendered.id), text: rendered.text }
+                FoundRule {
+                    id: Some(rendered.id),
+                    text: rendered.text,
+                }
             };
             let mut hooks: BTreeMap<String, Vec<FoundRule>> = BTreeMap::new();
-            for hook in rules.hooks.iter().filter(|h| h.first).chain(rules.hooks.iter().filter(|h| !h.first)) {
-                hooks.entry(hook.chain.to_owned()).or_default().push(to_found(&hook.rule));
+            for hook in rules
+                .hooks
+                .iter()
+                .filter(|h| h.first)
+                .chain(rules.hooks.iter().filter(|h| !h.first))
+            {
+                hooks
+                    .entry(hook.chain.to_owned())
+                    .or_default()
+                    .push(to_found(&hook.rule));
             }
-            let chains = rules.chains.iter().map(|(n, r)| (n.clone(), r.iter().map(to_found).collect())).collect();
+            let chains = rules
+                .chains
+                .iter()
+                .map(|(n, r)| (n.clone(), r.iter().map(to_found).collect()))
+                .collect();
             let table_found = FoundTable { chains, hooks };
-            found.tables.entry(*family).or_default().insert(table.name().to_owned(), table_found);
+            found
+                .tables
+                .entry(*family)
+                .or_default()
+                .insert(table.name().to_owned(), table_found);
         }
     }
     for (name, spec) in &wanted.sets {
         let capacity = capacity(spec, min_capacity);
-        found.sets.insert(name.clone(), FoundSet { kind: kind_text(spec), capacity, members: spec.members.clone() });
+        found.sets.insert(
+            name.clone(),
+            FoundSet {
+                kind: kind_text(spec),
+                capacity,
+                members: spec.members.clone(),
+            },
+        );
     }
     found
 }
@@ -76,7 +114,14 @@ fn edit_table(
     for (chain, rules) in &wanted.chains {
         let rendered: Vec<Rendered> = rules.iter().map(|r| render(r, family)).collect();
         let before = lines.len() + heads.len();
-        edit_chain(&mut heads, &mut lines, changed, chain, &rendered, found.chains.get(chain));
+        edit_chain(
+            &mut heads,
+            &mut lines,
+            changed,
+            chain,
+            &rendered,
+            found.chains.get(chain),
+        );
         changed.chains += usize::from(lines.len() + heads.len() > before);
     }
     // Jumps come after the chains they lead to.
@@ -85,7 +130,12 @@ fn edit_table(
     if !heads.is_empty() {
         edits.edits.insert(name.to_owned(), heads);
     }
-    let stale: Vec<String> = found.chains.keys().filter(|c| !wanted.chains.contains_key(*c)).cloned().collect();
+    let stale: Vec<String> = found
+        .chains
+        .keys()
+        .filter(|c| !wanted.chains.contains_key(*c))
+        .cloned()
+        .collect();
     changed.chains_removed += stale.len();
     if !stale.is_empty() {
         edits.removals.insert(name.to_owned(), stale);
@@ -111,7 +161,12 @@ fn edit_chain(
     let same = |(w, f): &(&Rendered, &FoundRule)| Some(&w.id) == f.id.as_ref();
     let prefix = wanted.iter().zip(found).take_while(same).count();
     let (wanted_rest, found_rest) = (&wanted[prefix..], &found[prefix..]);
-    let suffix = wanted_rest.iter().rev().zip(found_rest.iter().rev()).take_while(same).count();
+    let suffix = wanted_rest
+        .iter()
+        .rev()
+        .zip(found_rest.iter().rev())
+        .take_while(same)
+        .count();
     let removed = found_rest.len() - suffix;
     let added = &wanted_rest[..wanted_rest.len() - suffix];
     // New rules first: between the edits of one transaction nothing is visible, but a reader of the plan sees no hole.
@@ -126,13 +181,27 @@ fn edit_chain(
 }
 
 /// Our rules in built-in chains: at the head exactly there and in order, appended ones anywhere.
-fn edit_hooks(lines: &mut Vec<String>, changed: &mut Changed, wanted: &TableRules, found: &FoundTable, family: Family) {
-    let chains: BTreeSet<&str> =
-        found.hooks.keys().map(String::as_str).chain(wanted.hooks.iter().map(|h| h.chain)).collect();
+fn edit_hooks(
+    lines: &mut Vec<String>,
+    changed: &mut Changed,
+    wanted: &TableRules,
+    found: &FoundTable,
+    family: Family,
+) {
+    let chains: BTreeSet<&str> = found
+        .hooks
+        .keys()
+        .map(String::as_str)
+        .chain(wanted.hooks.iter().map(|h| h.chain))
+        .collect();
     for chain in chains {
         let hooks: Vec<&Hook> = wanted.hooks.iter().filter(|h| h.chain == chain).collect();
         let of = |first: bool| -> Vec<Rendered> {
-            hooks.iter().filter(|h| h.first == first).map(|h| render(&h.rule, family)).collect()
+            hooks
+                .iter()
+                .filter(|h| h.first == first)
+                .map(|h| render(&h.rule, family))
+                .collect()
         };
         let (head, tail) = (of(true), of(false));
         let found = found.hooks.get(chain).map_or(&[][..], Vec::as_slice);
@@ -142,7 +211,11 @@ fn edit_hooks(lines: &mut Vec<String>, changed: &mut Changed, wanted: &TableRule
         // By text, not by position: others may have added rules that the tool does not show.
         let ours: Vec<&FoundRule> = found.iter().filter(|r| r.id.is_some()).collect();
         lines.extend(ours.iter().map(|r| format!("-D {chain} {}", r.text)));
-        lines.extend(head.iter().enumerate().map(|(i, r)| format!("-I {chain} {} {}", i + 1, r.text)));
+        lines.extend(
+            head.iter()
+                .enumerate()
+                .map(|(i, r)| format!("-I {chain} {} {}", i + 1, r.text)),
+        );
         lines.extend(tail.iter().map(|r| format!("-A {chain} {}", r.text)));
         changed.rules_removed += ours.len();
         changed.rules_added += head.len() + tail.len();
@@ -151,22 +224,42 @@ fn edit_hooks(lines: &mut Vec<String>, changed: &mut Changed, wanted: &TableRule
 
 fn hooks_stand(head: &[Rendered], tail: &[Rendered], found: &[FoundRule]) -> bool {
     let ids = |rules: &[Rendered]| rules.iter().map(|r| r.id.clone()).collect::<Vec<_>>();
-    let is_head = found.len() >= head.len() && found.iter().zip(head).all(|(f, h)| f.id.as_ref() == Some(&h.id));
-    let rest: Vec<String> = found.iter().skip(head.len()).filter_map(|r| r.id.clone()).collect();
+    let is_head = found.len() >= head.len()
+        && found
+            .iter()
+            .zip(head)
+            .all(|(f, h)| f.id.as_ref() == Some(&h.id));
+    let rest: Vec<String> = found
+        .iter()
+        .skip(head.len())
+        .filter_map(|r| r.id.clone())
+        .collect();
     is_head && rest == ids(tail)
 }
 
-fn edit_set(plan: &mut Plan, name: &str, spec: &SetSpec, found: Option<&FoundSet>, min_capacity: usize) {
+fn edit_set(
+    plan: &mut Plan,
+    name: &str,
+    spec: &SetSpec,
+    found: Option<&FoundSet>,
+    min_capacity: usize,
+) {
     let kind = kind_text(spec);
     let create = |name: &str| match spec.kind {
         SetKind::Ports => format!("create {name} bitmap:port range 0-65535"),
         _ => {
             let (kind, family) = kind.split_once(' ').unwrap_or((&kind, "inet"));
-            format!("create {name} {kind} family {family} maxelem {}", capacity(spec, min_capacity))
+            format!(
+                "create {name} {kind} family {family} maxelem {}",
+                capacity(spec, min_capacity)
+            )
         }
     };
     let add = |name: &str, members: &BTreeSet<Member>| -> Vec<String> {
-        members.iter().map(|m| format!("add {name} {} -exist", member_text(m))).collect()
+        members
+            .iter()
+            .map(|m| format!("add {name} {} -exist", member_text(m)))
+            .collect()
     };
     match found {
         None => {
@@ -186,8 +279,14 @@ fn edit_set(plan: &mut Plan, name: &str, spec: &SetSpec, found: Option<&FoundSet
             plan.changed.members += spec.members.len();
         }
         Some(found) => {
-            let new = spec.members.difference(&found.members).map(|m| format!("add {name} {} -exist", member_text(m)));
-            let old = found.members.difference(&spec.members).map(|m| format!("del {name} {} -exist", member_text(m)));
+            let new = spec
+                .members
+                .difference(&found.members)
+                .map(|m| format!("add {name} {} -exist", member_text(m)));
+            let old = found
+                .members
+                .difference(&spec.members)
+                .map(|m| format!("del {name} {} -exist", member_text(m)));
             let before = plan.set_lines.len();
             plan.set_lines.extend(new);
             plan.set_lines.extend(old);

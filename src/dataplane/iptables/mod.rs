@@ -43,7 +43,12 @@ impl Iptables {
         if ipv6_available() {
             families.push(Family::V6);
         }
-        Iptables { backend, families, min_capacity, known: None }
+        Iptables {
+            backend,
+            families,
+            min_capacity,
+            known: None,
+        }
     }
 
     /// The families that this kernel filters.
@@ -76,13 +81,23 @@ impl Iptables {
         if text.is_empty() {
             return Ok(());
         }
-        run(&self.backend.tool(family, "restore"), &["--noflush", "--wait", LOCK_WAIT], text).map(drop)
+        run(
+            &self.backend.tool(family, "restore"),
+            &["--noflush", "--wait", LOCK_WAIT],
+            text,
+        )
+        .map(drop)
     }
 
     fn clean_plan(&mut self) -> Result<Plan, DataplaneError> {
         self.known = None;
         let found = self.read()?;
-        Ok(diff::plan(&Ruleset::default(), &found, &self.families, self.min_capacity))
+        Ok(diff::plan(
+            &Ruleset::default(),
+            &found,
+            &self.families,
+            self.min_capacity,
+        ))
     }
 }
 
@@ -94,7 +109,9 @@ impl Dataplane for Iptables {
     fn read(&mut self) -> Result<Found, DataplaneError> {
         let mut found = Found::default();
         for family in self.families.clone() {
-            found.tables.insert(family, read_tables(self.backend, family)?);
+            found
+                .tables
+                .insert(family, read_tables(self.backend, family)?);
         }
         found.sets = read_sets()?;
         self.known = Some(found.clone());
@@ -189,7 +206,10 @@ pub fn cleanup_all(dry_run: bool) -> Result<Vec<String>, DataplaneError> {
     Ok(lines)
 }
 
-fn read_tables(backend: Backend, family: Family) -> Result<BTreeMap<String, FoundTable>, DataplaneError> {
+fn read_tables(
+    backend: Backend,
+    family: Family,
+) -> Result<BTreeMap<String, FoundTable>, DataplaneError> {
     let text = run(&backend.tool(family, "save"), &[], "")?;
     match save::incompatible_table(&text) {
         Some(table) => Err(DataplaneError::Incompatible(table)),

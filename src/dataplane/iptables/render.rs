@@ -43,7 +43,11 @@ fn is_plain(c: char) -> bool {
 pub fn identity(line: &str) -> Option<String> {
     let comment = line.split("--comment ").nth(1)?;
     let comment = comment.strip_prefix('"').unwrap_or(comment);
-    let id: String = comment.strip_prefix(TAG)?.chars().take_while(char::is_ascii_alphanumeric).collect();
+    let id: String = comment
+        .strip_prefix(TAG)?
+        .chars()
+        .take_while(char::is_ascii_alphanumeric)
+        .collect();
     (!id.is_empty()).then_some(id)
 }
 
@@ -59,7 +63,11 @@ fn matching(m: &Match, family: Family) -> String {
         Match::Net(End::Src, net, n) => format!("{}-s {net} ", not(*n)),
         Match::Net(End::Dst, net, n) => format!("{}-d {net} ", not(*n)),
         Match::Ports(end, ranges, n) => {
-            let list = ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            let list = ranges
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(",");
             let option = match end {
                 End::Src => "--sports",
                 End::Dst => "--dports",
@@ -68,7 +76,12 @@ fn matching(m: &Match, family: Family) -> String {
         }
         Match::Set(end, name, n) => format!("-m set {}--match-set {name} {} ", not(*n), word(*end)),
         Match::PortSet(end, name, n) => {
-            format!("-m set {}--match-set {name} {},{} ", not(*n), word(*end), word(*end))
+            format!(
+                "-m set {}--match-set {name} {},{} ",
+                not(*n),
+                word(*end),
+                word(*end)
+            )
         }
         Match::Icmp(kind, code, n) => {
             let (module, option) = match family {

@@ -25,7 +25,9 @@ pub fn parse_tables(text: &str) -> BTreeMap<String, FoundTable> {
             tables.insert(current.clone(), FoundTable::default());
             continue;
         }
-        let Some(table) = tables.get_mut(&current) else { continue };
+        let Some(table) = tables.get_mut(&current) else {
+            continue;
+        };
         if let Some(chain) = line.strip_prefix(':') {
             let name = chain.split(' ').next().unwrap_or_default();
             if name.starts_with(CHAIN_PREFIX) {
@@ -40,7 +42,10 @@ pub fn parse_tables(text: &str) -> BTreeMap<String, FoundTable> {
 
 fn add_rule(table: &mut FoundTable, rule: &str) {
     let (chain, text) = rule.split_once(' ').unwrap_or((rule, ""));
-    let found = FoundRule { id: identity(text), text: text.to_owned() };
+    let found = FoundRule {
+        id: identity(text),
+        text: text.to_owned(),
+    };
     if let Some(rules) = table.chains.get_mut(chain) {
         rules.push(found);
     } else if BUILT_IN.contains(&chain) {
@@ -50,9 +55,13 @@ fn add_rule(table: &mut FoundTable, rule: &str) {
 
 /// A table of those we use that the tool says it cannot show. It ends with success all the same.
 pub fn incompatible_table(text: &str) -> Option<String> {
-    let lines = text.lines().filter(|l| l.starts_with('#') && l.contains("is incompatible, use 'nft' tool"));
+    let lines = text
+        .lines()
+        .filter(|l| l.starts_with('#') && l.contains("is incompatible, use 'nft' tool"));
     let mut names = lines.filter_map(|l| l.split(['`', '\'']).nth(1));
-    names.find(|name| crate::compile::Table::ALL.iter().any(|t| t.name() == *name)).map(str::to_owned)
+    names
+        .find(|name| crate::compile::Table::ALL.iter().any(|t| t.name() == *name))
+        .map(str::to_owned)
 }
 
 /// Sets of ours by name.
@@ -63,10 +72,21 @@ pub fn parse_sets(text: &str) -> BTreeMap<String, FoundSet> {
         match (words.next(), words.next(), words.next()) {
             (Some("create"), Some(name), Some(kind)) if is_ours(name) => {
                 let options: Vec<&str> = words.collect();
-                let after = |key: &str| options.iter().position(|o| *o == key).and_then(|at| options.get(at + 1));
+                let after = |key: &str| {
+                    options
+                        .iter()
+                        .position(|o| *o == key)
+                        .and_then(|at| options.get(at + 1))
+                };
                 let family = after("family").map_or(String::new(), |f| format!(" {f}"));
-                let capacity = after("maxelem").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
-                let set = FoundSet { kind: format!("{kind}{family}"), capacity, ..FoundSet::default() };
+                let capacity = after("maxelem")
+                    .and_then(|n| n.parse().ok())
+                    .unwrap_or(usize::MAX);
+                let set = FoundSet {
+                    kind: format!("{kind}{family}"),
+                    capacity,
+                    ..FoundSet::default()
+                };
                 sets.insert(name.to_owned(), set);
             }
             (Some("add"), Some(name), Some(member)) => {
@@ -89,7 +109,11 @@ fn parse_member(text: &str) -> Option<Member> {
     if let Some((addr, port)) = text.split_once(',') {
         let (protocol, number) = port.split_once(':')?;
         let protocol = Protocol::parse_loose(protocol)?;
-        return Some(Member::AddrPort(addr.parse().ok()?, protocol, number.parse().ok()?));
+        return Some(Member::AddrPort(
+            addr.parse().ok()?,
+            protocol,
+            number.parse().ok()?,
+        ));
     }
     if let Ok(port) = text.parse::<u16>() {
         return Some(Member::Port(port));
