@@ -233,6 +233,18 @@ pub enum Category {
     Forward,
 }
 
+impl Category {
+    /// The word of Calico's documentation.
+    pub fn word(self) -> &'static str {
+        match self {
+            Category::Untracked => "doNotTrack",
+            Category::PreDnat => "preDNAT",
+            Category::Normal => "normal",
+            Category::Forward => "applyOnForward",
+        }
+    }
+}
+
 /// A HostEndpoint of this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostEp {

@@ -10,6 +10,8 @@ mod hooks;
 mod names;
 mod policy;
 mod ruleset;
+#[cfg(test)]
+mod tests;
 
 use crate::api::Family;
 use crate::calc::HostPolicy;

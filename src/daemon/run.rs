@@ -320,6 +320,12 @@ impl<'a> Daemon<'a> {
     }
 
     fn save(&mut self) {
+        if self
+            .snapshot
+            .is_some_and(|(generation, _)| generation == self.parts.generation)
+        {
+            return;
+        }
         let written = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_secs());

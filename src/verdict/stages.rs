@@ -39,8 +39,8 @@ impl Stage<'_> {
             return Outcome::Continue;
         }
         let place = format!(
-            "{:?} {} of host endpoint {}",
-            category,
+            "{} {} of host endpoint {}",
+            category.word(),
             direction.word(),
             ep.name
         );

@@ -5,6 +5,8 @@ mod diff;
 mod features;
 mod render;
 mod save;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
