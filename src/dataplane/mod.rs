@@ -1,6 +1,7 @@
 //! Backends that print a ruleset, compare it with the kernel and apply the difference; and the links of the host.
 
 mod command;
+pub mod events;
 pub mod iptables;
 pub mod links;
 mod plan;
