@@ -1,7 +1,22 @@
 //! The `projectcalico.org/v3` resources: types, names, defaults, validation with positions.
 
+mod decode;
+mod emit;
+mod issue;
+mod kind;
 pub mod net;
+mod scalar;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tree;
 mod types;
+pub mod yaml;
 
+pub use decode::MAX_ISSUES;
+pub use decode::{Parsed, RuleLines, parse_bytes, parse_value};
+pub use emit::to_yaml;
+pub use issue::{Issue, Severity, did_you_mean, nearest, shorten};
+pub use kind::UnknownKind;
 pub use net::{Family, Port, PortRange, Protocol};
 pub use types::*;

@@ -1,1 +1,5 @@
-fn main() {}
+//! moatctl, the tool at the keyboard.
+
+fn main() -> std::process::ExitCode {
+    moat::ctl::main()
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! moatd, the daemon.
+
+fn main() -> std::process::ExitCode {
+    moat::daemon::main()
+}

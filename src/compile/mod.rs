@@ -1,1 +1,143 @@
-//! Room compile.
+//! Host policy to ruleset: pure, the same bytes for the same policy, and judged against `verdict`.
+//!
+//! Every hook jumps to one chain of ours, which dispatches by interface to the chain of an endpoint, which walks through tiers to
+//! the chains of policies. An Allow rule goes to a chain that sets the accept mark and so returns to the endpoint chain;
+//! a Pass rule likewise with the pass mark; a Deny rule ends the packet. Hooks that no policy needs are absent.
+
+mod dispatch;
+mod endpoint;
+mod hooks;
+mod names;
+mod policy;
+mod ruleset;
+#[cfg(test)]
+mod tests;
+
+use crate::api::Family;
+use crate::calc::HostPolicy;
+pub use names::{set_prefix, short_hash};
+pub use ruleset::*;
+
+/// Sets the accept mark.
+const ALLOW_CHAIN: &str = "moat-allow";
+/// Sets the pass mark.
+const PASS_CHAIN: &str = "moat-pass";
+
+/// Settings that change how policy is written down, not what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Families to render.
+    pub families: Vec<Family>,
+    /// Bits of the packet mark that are ours; three are used.
+    pub mark_mask: u32,
+    /// Own jumps at the head of the hooks (else at the end).
+    pub insert: bool,
+    /// Accepted packets leave the filter table (else they go on to the host's rules).
+    pub filter_accept: bool,
+    /// Accepted packets leave the mangle table.
+    pub mangle_accept: bool,
+    /// Denied packets are answered in the filter table.
+    pub reject: bool,
+    /// Prefix of kernel log lines of Log rules.
+    pub log_prefix: String,
+}
+
+impl Options {
+    /// From the settings.
+    pub fn new(settings: &crate::config::Settings, ipv6: bool) -> Options {
+        use crate::config::{AllowAction, ChainInsertMode, DenyAction};
+        let mut families = vec![Family::V4];
+        if ipv6 && settings.ipv6_support {
+            families.push(Family::V6);
+        }
+        Options {
+            families,
+            mark_mask: settings.iptables_mark_mask,
+            insert: settings.chain_insert_mode == ChainInsertMode::Insert,
+            filter_accept: settings.iptables_filter_allow_action == AllowAction::Accept,
+            mangle_accept: settings.iptables_mangle_allow_action == AllowAction::Accept,
+            reject: settings.iptables_filter_deny_action == DenyAction::Reject,
+            log_prefix: settings.log_prefix.clone(),
+        }
+    }
+
+    /// Accept, pass and "decide after DNAT" bits: the lowest three of the mask.
+    fn marks(&self) -> Marks {
+        let mut bits = (0..32)
+            .map(|n| 1u32 << n)
+            .filter(|bit| self.mark_mask & bit != 0);
+        let mut next = || bits.next().unwrap_or(0);
+        Marks {
+            accept: next(),
+            pass: next(),
+            later: next(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Marks {
+    accept: u32,
+    pass: u32,
+    later: u32,
+}
+
+/// State while one family is compiled.
+struct Compiler<'a> {
+    policy: &'a HostPolicy,
+    options: &'a Options,
+    marks: Marks,
+    family: Family,
+    table: Table,
+    ruleset: &'a mut Ruleset,
+}
+
+/// Compiles the whole host policy.
+pub fn compile(policy: &HostPolicy, options: &Options) -> Ruleset {
+    let mut ruleset = Ruleset::default();
+    if policy.is_empty() {
+        return ruleset;
+    }
+    for family in options.families.iter().copied() {
+        let marks = options.marks();
+        let table = Table::Raw;
+        let mut compiler = Compiler {
+            policy,
+            options,
+            marks,
+            family,
+            table,
+            ruleset: &mut ruleset,
+        };
+        compiler.family();
+    }
+    ruleset
+}
+
+impl Compiler<'_> {
+    /// What a Deny becomes here: the kernel allows REJECT in the filter table only.
+    fn deny(&self) -> Target {
+        if self.options.reject && self.table == Table::Filter {
+            Target::Reject
+        } else {
+            Target::Drop
+        }
+    }
+
+    fn rules(&mut self) -> &mut TableRules {
+        self.ruleset
+            .tables
+            .entry(self.family)
+            .or_default()
+            .entry(self.table)
+            .or_default()
+    }
+
+    fn has_chain(&mut self, name: &str) -> bool {
+        self.rules().chains.contains_key(name)
+    }
+
+    fn put_chain(&mut self, name: &str, rules: Vec<KRule>) {
+        self.rules().chains.insert(name.to_owned(), rules);
+    }
+}

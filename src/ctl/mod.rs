@@ -1,1 +1,161 @@
-//! Room ctl.
+//! moatctl: one file per command. It never decides anything itself: it asks the daemon, or runs the very same library on files.
+
+mod checksystem;
+mod client;
+mod config;
+mod explain;
+mod files;
+mod get;
+mod output;
+mod plan;
+mod status;
+mod validate;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use output::Output;
+
+/// Good.
+const EX_OK: u8 = 0;
+/// The answer is no: invalid, denied.
+const EX_NO: u8 = 1;
+/// Something would change.
+const EX_CHANGES: u8 = 2;
+/// `sysexits`: wrong command line.
+const EX_USAGE: u8 = 64;
+/// `sysexits`: an input does not exist or cannot be read.
+const EX_NOINPUT: u8 = 66;
+/// `sysexits`: the daemon does not answer.
+const EX_UNAVAILABLE: u8 = 69;
+/// `sysexits`: the settings are wrong.
+const EX_CONFIG: u8 = 78;
+
+/// Asks and checks moat, the agent that enforces Calico network policy on this host.
+#[derive(Debug, Parser)]
+#[command(name = "moatctl", version, about, long_about = None, after_help = EXIT_HELP)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_HELP: &str = "Exit codes: 0 good; 1 the answer is no (invalid, denied); 2 something would change (plan); \
+64 wrong usage; 66 input cannot be read; 69 moatd does not answer; 78 settings are wrong.";
+
+#[derive(Clone, Debug, Args)]
+struct Global {
+    /// Control socket of moatd
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "MOAT_SOCKET",
+        default_value = "/run/moat/moatd.sock"
+    )]
+    socket: PathBuf,
+    /// Form of the answer
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Settings file, for commands that work offline
+    #[arg(long, global = true, value_name = "FILE", env = "MOAT_CONFIG")]
+    config: Option<PathBuf>,
+    /// Name of the host that questions are about, offline
+    #[arg(long, global = true, value_name = "NAME")]
+    node: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check policy files; exit 1 when something is invalid
+    Validate(validate::Validate),
+    /// Show what would change in the kernel; exit 2 when something would
+    Plan(plan::Plan),
+    /// Say what policy does with a packet, and which rule decides; exit 1 when it is denied
+    Explain(explain::Explain),
+    /// Show what moatd enforces and what is wrong
+    Status(status::StatusArgs),
+    /// Show resources in force
+    Get(get::Get),
+    /// Show settings
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Check that this kernel and its tools have what moat needs; exit 1 when something is missing
+    Checksystem,
+    /// Show the version
+    Version,
+    /// Print a completion script for a shell
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Why a command has no answer, and the exit code that says so.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+type Outcome = Result<u8, Failure>;
+
+/// The program `moatctl`.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; a printing error has nowhere to go.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EX_USAGE } else { EX_OK });
+        }
+    };
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("moatctl: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    let global = &cli.global;
+    match cli.command {
+        Command::Validate(args) => validate::run(global, &args),
+        Command::Plan(args) => plan::run(global, &args),
+        Command::Explain(args) => explain::run(global, &args),
+        Command::Status(args) => status::run(global, &args),
+        Command::Get(args) => get::run(global, &args),
+        Command::Config(command) => config::run(global, &command),
+        Command::Checksystem => checksystem::run(global),
+        Command::Version => {
+            let version = serde_json::json!({"version": env!("CARGO_PKG_VERSION")});
+            output::print(global.output, &version, || {
+                format!("moatctl {}", env!("CARGO_PKG_VERSION"))
+            })?;
+            Ok(EX_OK)
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "moatctl",
+                &mut std::io::stdout(),
+            );
+            Ok(EX_OK)
+        }
+    }
+}

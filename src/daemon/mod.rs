@@ -1,1 +1,108 @@
-//! Room daemon.
+//! moatd: one task that owns the loop *events, calculate, plan, apply, report*.
+
+mod answer;
+mod args;
+pub mod control;
+mod engine;
+mod lock;
+mod logging;
+mod notify;
+mod report;
+mod run;
+mod settings;
+mod start;
+
+pub use report::{
+    ApplyReport, ConfigReport, Degraded, EndpointReport, PlanReport, SnapshotReport, SourceReport,
+    State, Status,
+};
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::dataplane::iptables;
+use args::{Args, Command};
+
+/// Successful end.
+const EX_OK: u8 = 0;
+/// `sysexits`: something that should work does not.
+const EX_UNAVAILABLE: u8 = 69;
+/// `sysexits`: a system call failed.
+const EX_OSERR: u8 = 71;
+/// `sysexits`: another instance runs, or the state cannot be used.
+const EX_CANTCREAT: u8 = 73;
+/// `sysexits`: the settings are wrong.
+const EX_CONFIG: u8 = 78;
+
+/// The program `moatd`.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = logging::init() {
+        eprintln!("moatd: {error}");
+    }
+    let code = match args.command {
+        Some(Command::Cleanup { dry_run }) => cleanup(dry_run),
+        None => serve(&args),
+    };
+    ExitCode::from(code)
+}
+
+fn serve(args: &Args) -> u8 {
+    // Whatever is created belongs to root alone: socket, state, snapshot.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start: {error}");
+            return EX_OSERR;
+        }
+    };
+    match runtime.block_on(run::run(args)) {
+        Ok(()) => EX_OK,
+        Err(failure) => {
+            tracing::error!("{}", failure.message);
+            failure.code
+        }
+    }
+}
+
+fn cleanup(dry_run: bool) -> u8 {
+    match iptables::cleanup_all(dry_run) {
+        Ok(lines) if lines.is_empty() => {
+            println!("moatd cleanup: nothing of moat is in the kernel")
+        }
+        Ok(lines) => {
+            for line in &lines {
+                println!("{line}");
+            }
+            let done = if dry_run { "would be undone" } else { "undone" };
+            println!("moatd cleanup: {} changes {done}", lines.len());
+        }
+        Err(error) => {
+            eprintln!("moatd cleanup: {error}");
+            return EX_UNAVAILABLE;
+        }
+    }
+    EX_OK
+}
+
+/// Why the daemon ends, and the exit code that says so.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure {
+            code,
+            message: message.into(),
+        }
+    }
+}

@@ -1,1 +1,65 @@
-//! Room dataplane.
+//! Backends that print a ruleset, compare it with the kernel and apply the difference; and the links of the host.
+
+mod command;
+pub mod iptables;
+pub mod links;
+mod plan;
+
+pub use command::CommandError;
+pub use plan::{Changed, FamilyPlan, Found, FoundRule, FoundSet, FoundTable, Plan};
+
+use crate::compile::Ruleset;
+
+/// Why the kernel could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// A tool failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// Native nft rules make a table unreadable for iptables. Taking it for empty would flood it with duplicates.
+    #[error(
+        "table {0} holds nft rules that the iptables tool cannot show: move them to a table of their own"
+    )]
+    Incompatible(String),
+    /// The kernel was not read yet.
+    #[error("what the kernel holds is not known yet")]
+    Unknown,
+}
+
+impl DataplaneError {
+    /// Whether a program is not installed.
+    pub fn is_missing_tool(&self) -> bool {
+        matches!(self, DataplaneError::Command(e) if e.is_missing())
+    }
+}
+
+/// A way to bring a ruleset into the kernel. All calls block; none of them touches anything that is not moat's.
+pub trait Dataplane: Send {
+    /// Short name for `status`.
+    fn name(&self) -> String;
+
+    /// Looks at the kernel.
+    ///
+    /// # Errors
+    /// When a tool fails.
+    fn read(&mut self) -> Result<Found, DataplaneError>;
+
+    /// The difference between the ruleset and what the kernel is known to hold; looks only if that is not known.
+    ///
+    /// # Errors
+    /// When a tool fails.
+    fn plan(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError>;
+
+    /// Writes the difference: sets, chains, jumps, then removes old chains and old sets. Stopping in between leaves a host
+    /// that is at worst stricter. Tries again a few times with a fresh look.
+    ///
+    /// # Errors
+    /// The last error, when every try failed.
+    fn apply(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError>;
+
+    /// Removes every rule of moat. With `dry_run` only says what would be removed.
+    ///
+    /// # Errors
+    /// When a tool fails.
+    fn cleanup(&mut self, dry_run: bool) -> Result<Plan, DataplaneError>;
+}

@@ -1,1 +1,45 @@
-//! Room source.
+//! Sources: each turns its world into updates of named files, which the store merges.
+
+pub mod dir;
+mod file;
+pub mod watch;
+
+pub use dir::DirSource;
+pub use watch::Watcher;
+
+use crate::api::{Issue, Parsed, Severity};
+
+/// News about one file (or about a directory as a whole, whose path then stands for the file).
+#[derive(Debug)]
+pub struct FileUpdate {
+    /// The file's path as users know it: the configured directory, a slash, the name.
+    pub path: String,
+    /// What is known about it now.
+    pub content: FileContent,
+}
+
+/// What a source found where a file is, was or should be.
+#[derive(Debug)]
+pub enum FileContent {
+    /// It was read. The result may hold errors beside valid resources.
+    Parsed(Parsed),
+    /// It is there, or may be there, but could not be read or is not to be trusted. Never the same as removed.
+    Unreadable(Issue),
+    /// It is known to be gone.
+    Removed,
+}
+
+/// An error about a file or directory as a whole.
+fn refusal(path: &str, message: String, help: &str) -> Issue {
+    Issue {
+        severity: Severity::Error,
+        file: path.to_owned(),
+        line: 0,
+        column: 0,
+        object: None,
+        path: String::new(),
+        value: None,
+        message,
+        help: Some(help.to_owned()),
+    }
+}

@@ -1,0 +1,318 @@
+//! FelixConfiguration (facts 1.18 and 6.3): every field is known; what a value means is the business of `config`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::at::{At, Fields, Message};
+use super::read;
+use super::schema::{self, Ty};
+use crate::api::types::{FelixConfiguration, Spec};
+
+/// Name of the object for all hosts, and how the names of those for one host start.
+const GLOBAL: &str = "default";
+const PER_HOST: &str = "node.";
+
+const NUMBER: Ty = Ty::Int(i64::MIN, i64::MAX);
+const PORT: Ty = Ty::Int(0, 65535);
+const RANGE: Ty = Ty::Fields(&[("min", NUMBER), ("max", NUMBER)]);
+const FAILSAFES: Ty = Ty::List(&Ty::Fields(&[
+    ("protocol", Ty::Text),
+    ("port", Ty::Required(&Ty::Int(0, 65535))),
+    ("net", Ty::Text),
+]));
+const TIMEOUTS: Ty = Ty::List(&Ty::Fields(&[
+    ("name", Ty::Required(&Ty::Text)),
+    ("timeout", Ty::Required(&Ty::Duration)),
+]));
+
+/// The fields, by the type of their value.
+const FIELDS: [(Ty, &[&str]); 12] = [
+    (Ty::Bool, BOOLS),
+    (NUMBER, NUMBERS),
+    (PORT, PORTS),
+    (Ty::Duration, DURATIONS),
+    (Ty::Text, TEXTS),
+    (
+        Ty::TextOrInt,
+        &[
+            "iptablesMarkMask",
+            "nftablesMarkMask",
+            "natPortRange",
+            "logActionRateLimit",
+            "istioDSCPMark",
+        ],
+    ),
+    (
+        Ty::List(&Ty::Text),
+        &[
+            "externalNodesList",
+            "bpfDSROptoutCIDRs",
+            "bpfExcludeCIDRsFromNAT",
+        ],
+    ),
+    (Ty::List(&Ty::TextOrInt), &["kubeNodePortRanges"]),
+    (
+        FAILSAFES,
+        &["failsafeInboundHostPorts", "failsafeOutboundHostPorts"],
+    ),
+    (RANGE, &["routeTableRange", "bpfPSNATPorts"]),
+    (Ty::List(&RANGE), &["routeTableRanges"]),
+    (TIMEOUTS, &["healthTimeoutOverrides"]),
+];
+
+const BOOLS: &[&str] = &[
+    "allowIPIPPacketsFromWorkloads",
+    "allowVXLANPacketsFromWorkloads",
+    "debugDisableLogDropping",
+    "disableConntrackInvalidCheck",
+    "endpointReportingEnabled",
+    "genericXDPEnabled",
+    "healthEnabled",
+    "ipipEnabled",
+    "ipv6Support",
+    "prometheusGoMetricsEnabled",
+    "prometheusMetricsEnabled",
+    "prometheusProcessMetricsEnabled",
+    "prometheusWireGuardMetricsEnabled",
+    "removeExternalRoutes",
+    "requireMTUFile",
+    "routeSyncDisabled",
+    "sidecarAccelerationEnabled",
+    "usageReportingEnabled",
+    "useInternalDataplaneDriver",
+    "vxlanEnabled",
+    "wireguardEnabled",
+    "wireguardEnabledV6",
+    "wireguardHostEncryptionEnabled",
+    "wireguardThreadingEnabled",
+    "xdpEnabled",
+];
+
+const NUMBERS: &[&str] = &[
+    "deviceRouteProtocol",
+    "goGCThreshold",
+    "goMaxProcs",
+    "goMemoryLimitMB",
+    "ipipMTU",
+    "ipv4ElevatedRoutePriority",
+    "ipv4NormalRoutePriority",
+    "ipv6ElevatedRoutePriority",
+    "ipv6NormalRoutePriority",
+    "logActionRateLimitBurst",
+    "maxIpsetSize",
+    "vxlanMTU",
+    "vxlanMTUV6",
+    "vxlanVNI",
+    "wireguardMTU",
+    "wireguardMTUV6",
+    "wireguardRoutingRulePriority",
+];
+
+const PORTS: &[&str] = &[
+    "debugPort",
+    "healthPort",
+    "metadataPort",
+    "prometheusMetricsPort",
+    "vxlanPort",
+    "wireguardListeningPort",
+    "wireguardListeningPortV6",
+];
+
+const DURATIONS: &[&str] = &[
+    "dataplaneWatchdogTimeout",
+    "endpointReportingDelay",
+    "flowLogsFlushInterval",
+    "interfaceRefreshInterval",
+    "ipsetsRefreshInterval",
+    "iptablesLockProbeInterval",
+    "iptablesLockTimeout",
+    "iptablesPostWriteCheckInterval",
+    "iptablesRefreshInterval",
+    "netlinkTimeout",
+    "nftablesRefreshInterval",
+    "reportingInterval",
+    "reportingTTL",
+    "routeRefreshInterval",
+    "usageReportingInitialDelay",
+    "usageReportingInterval",
+    "wireguardKeepAlive",
+    "wireguardPersistentKeepAlive",
+    "xdpRefreshInterval",
+];
+
+const TEXTS: &[&str] = &[
+    "awsSrcDstCheck",
+    "cgroupV2Path",
+    "chainInsertMode",
+    "dataplaneDriver",
+    "debugCPUProfilePath",
+    "debugHost",
+    "debugMemoryProfilePath",
+    "defaultEndpointToHostAction",
+    "deviceRouteSourceAddress",
+    "deviceRouteSourceAddressIPv6",
+    "endpointStatusPathPrefix",
+    "featureDetectOverride",
+    "floatingIPs",
+    "flowLogsGoldmaneServer",
+    "flowLogsLocalReporter",
+    "healthHost",
+    "interfaceExclude",
+    "interfacePrefix",
+    "ipForwarding",
+    "ipInIpTunnelAddr",
+    "iptablesBackend",
+    "iptablesFilterAllowAction",
+    "iptablesFilterDenyAction",
+    "iptablesLockFilePath",
+    "iptablesMangleAllowAction",
+    "iptablesNATOutgoingInterfaceFilter",
+    "ipv4VXLANTunnelAddr",
+    "ipv6VXLANTunnelAddr",
+    "istioAmbientMode",
+    "localSubnetL2Reachability",
+    "logDebugFilenameRegex",
+    "logFilePath",
+    "logPrefix",
+    "logSeverityFile",
+    "logSeverityScreen",
+    "logSeveritySys",
+    "metadataAddr",
+    "mtuIfacePattern",
+    "natOutgoingAddress",
+    "natOutgoingExclusions",
+    "nftablesFilterAllowAction",
+    "nftablesFilterDenyAction",
+    "nftablesMangleAllowAction",
+    "nftablesMode",
+    "openstackRegion",
+    "policySyncPathPrefix",
+    "programClusterRoutes",
+    "prometheusMetricsCAFile",
+    "prometheusMetricsCertFile",
+    "prometheusMetricsClientAuth",
+    "prometheusMetricsHost",
+    "prometheusMetricsKeyFile",
+    "routeSource",
+    "serviceLoopPrevention",
+    "vxlanTunnelMACAddr",
+    "vxlanTunnelMACAddrV6",
+    "windowsManageFirewallRules",
+    "wireguardInterfaceName",
+    "wireguardInterfaceNameV6",
+    "workloadSourceSpoofing",
+];
+
+/// Fields of the eBPF dataplane, which moat has not. Their values are not looked at.
+const BPF: &[&str] = &[
+    "bpfAttachType",
+    "bpfCTLBLogFilter",
+    "bpfConnectTimeLoadBalancing",
+    "bpfConnectTimeLoadBalancingEnabled",
+    "bpfConntrackLogLevel",
+    "bpfConntrackMode",
+    "bpfConntrackTimeouts",
+    "bpfDataIfacePattern",
+    "bpfDisableGROForIfaces",
+    "bpfDisableUnprivileged",
+    "bpfEnabled",
+    "bpfEnforceRPF",
+    "bpfExportBufferSizeMB",
+    "bpfExtToServiceConnmark",
+    "bpfExternalServiceMode",
+    "bpfForceTrackPacketsFromIfaces",
+    "bpfHostConntrackBypass",
+    "bpfHostNetworkedNATWithoutCTLB",
+    "bpfJITHardening",
+    "bpfKubeProxyEndpointSlicesEnabled",
+    "bpfKubeProxyHealthzPort",
+    "bpfKubeProxyIptablesCleanupEnabled",
+    "bpfKubeProxyMinSyncPeriod",
+    "bpfL3IfacePattern",
+    "bpfLogFilters",
+    "bpfLogLevel",
+    "bpfMaglevMaxEndpointsPerService",
+    "bpfMaglevMaxServices",
+    "bpfMapSizeConntrack",
+    "bpfMapSizeConntrackCleanupQueue",
+    "bpfMapSizeConntrackScaling",
+    "bpfMapSizeIPSets",
+    "bpfMapSizeIfState",
+    "bpfMapSizeNATAffinity",
+    "bpfMapSizeNATBackend",
+    "bpfMapSizeNATFrontend",
+    "bpfMapSizePerCpuConntrack",
+    "bpfMapSizeRoute",
+    "bpfPolicyDebugEnabled",
+    "bpfProfiling",
+    "bpfRedirectToPeer",
+];
+
+/// Parameters that Calico reads on the host only.
+const LOCAL: &[&str] = &[
+    "clusterGUID",
+    "datastoreType",
+    "etcdAddr",
+    "etcdCaFile",
+    "etcdCertFile",
+    "etcdEndpoints",
+    "etcdKeyFile",
+    "etcdScheme",
+    "felixHostname",
+    "typhaAddr",
+    "typhaCAFile",
+    "typhaCN",
+    "typhaCertFile",
+    "typhaK8sNamespace",
+    "typhaK8sServiceName",
+    "typhaKeyFile",
+    "typhaReadTimeout",
+    "typhaURISAN",
+    "typhaWriteTimeout",
+];
+
+/// Specification of the FelixConfiguration of that name.
+pub fn decode(at: &At<'_>, name: &str) -> Option<Spec> {
+    let fields = Fields::of(at)?;
+    let mut values = BTreeMap::new();
+    let mut keep = |name: &'static str, ty: &Ty| {
+        let value = fields.opt(name, |at| schema::check(at, ty).map(|()| at.node.to_json()));
+        if let Some(value) = value {
+            values.insert(name.to_owned(), value);
+        }
+    };
+    for (ty, names) in &FIELDS {
+        names.iter().for_each(|name| keep(name, ty));
+    }
+    BPF.iter().for_each(|name| keep(name, &Ty::Any));
+    for name in LOCAL {
+        if let Some(at) = fields.get(name) {
+            at.warn("is read on the host only: here it has no effect");
+        }
+    }
+    let node_selector = fields.opt("nodeSelector", read::selector);
+    scope(&fields, name);
+    fields.finish();
+    Some(Spec::FelixConfiguration(Arc::new(FelixConfiguration {
+        fields: values,
+        node_selector,
+    })))
+}
+
+/// Which hosts the object is for is told by its name or by a selector, not by both.
+fn scope(fields: &Fields<'_>, name: &str) {
+    let by_name = name == GLOBAL || name.starts_with(PER_HOST);
+    match fields.get("nodeSelector") {
+        Some(at) if by_name => at.complain(Message::with(
+            format!(
+                "cannot be used with the name {name}, which already says which hosts it is for"
+            ),
+            "give the object another name".to_owned(),
+        )),
+        None if !by_name => fields.at.warn(Message::with(
+            "applies to no host",
+            "name it `default` or `node.HOST`, or add a nodeSelector".to_owned(),
+        )),
+        _ => {}
+    }
+}

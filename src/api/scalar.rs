@@ -1,0 +1,163 @@
+//! Scalars: what a piece of YAML text means under the YAML 1.2 core schema.
+
+use serde_json::{Map, Number, Value as Json};
+
+use super::yaml::{Key, Node, Value};
+
+/// A scalar as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scalar {
+    /// The text, quotes and escapes resolved.
+    pub text: String,
+    /// Written without quotes, so that it may be a number, a truth value or null.
+    pub is_plain: bool,
+    /// How many columns behind the node's column the text starts, where every character of the text is one
+    /// column of the file; `None` where it is not (escapes, several lines).
+    pub body: Option<u32>,
+}
+
+/// What a scalar means.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plain {
+    /// `null`, `~` or nothing.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number; those beyond 128 bits are [`Plain::Float`].
+    Int(i128),
+    /// Any other number, infinities and NaN included.
+    Float(f64),
+    /// Everything else, and whatever is quoted.
+    Text,
+}
+
+impl Scalar {
+    /// What the scalar means.
+    pub fn plain(&self) -> Plain {
+        if !self.is_plain {
+            return Plain::Text;
+        }
+        match self.text.as_str() {
+            "" | "~" | "null" | "Null" | "NULL" => Plain::Null,
+            "true" | "True" | "TRUE" => Plain::Bool(true),
+            "false" | "False" | "FALSE" => Plain::Bool(false),
+            text => number(text).unwrap_or(Plain::Text),
+        }
+    }
+}
+
+fn number(text: &str) -> Option<Plain> {
+    let (negative, digits) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let sign = if negative { -1.0 } else { 1.0 };
+    match digits {
+        ".inf" | ".Inf" | ".INF" => return Some(Plain::Float(sign * f64::INFINITY)),
+        ".nan" | ".NaN" | ".NAN" => {
+            return (digits.len() == text.len()).then_some(Plain::Float(f64::NAN));
+        }
+        _ => {}
+    }
+    if let Some(radix) = [("0x", 16), ("0o", 8)]
+        .iter()
+        .find_map(|(p, r)| text.strip_prefix(p).map(|d| (d, *r)))
+    {
+        return i128::from_str_radix(radix.0, radix.1)
+            .ok()
+            .filter(|_| !radix.0.starts_with(['+', '-']))
+            .map(Plain::Int);
+    }
+    if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        return text
+            .parse()
+            .map(Plain::Int)
+            .or_else(|_| text.parse().map(Plain::Float))
+            .ok();
+    }
+    is_float(digits).then(|| text.parse().ok().map(Plain::Float))?
+}
+
+/// `[0-9]*[.]?[0-9]*([eE][-+]?[0-9]+)?` with at least one digit before the exponent.
+fn is_float(digits: &str) -> bool {
+    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
+        Some((m, e)) => (m, Some(e.strip_prefix(['-', '+']).unwrap_or(e))),
+        None => (digits, None),
+    };
+    let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    all_digits(whole)
+        && all_digits(fraction)
+        && whole.len() + fraction.len() > 0
+        && exponent.is_none_or(|e| !e.is_empty() && all_digits(e))
+}
+
+impl Node {
+    /// The node as JSON. Numbers that JSON cannot hold (infinities, NaN) become their text.
+    pub fn to_json(&self) -> Json {
+        match &self.value {
+            Value::Seq(items) => Json::Array(items.iter().map(Node::to_json).collect()),
+            Value::Map(entries) => Json::Object(
+                entries
+                    .iter()
+                    .map(|(key, node)| (key.name.clone(), node.to_json()))
+                    .collect::<Map<_, _>>(),
+            ),
+            Value::Scalar(scalar) => match scalar.plain() {
+                Plain::Null => Json::Null,
+                Plain::Bool(b) => Json::Bool(b),
+                Plain::Int(n) => {
+                    int(n).map_or_else(|| Json::String(scalar.text.clone()), Json::Number)
+                }
+                Plain::Float(f) => Number::from_f64(f)
+                    .map_or_else(|| Json::String(scalar.text.clone()), Json::Number),
+                Plain::Text => Json::String(scalar.text.clone()),
+            },
+        }
+    }
+
+    /// JSON as a tree without positions.
+    pub fn from_json(json: &Json) -> Node {
+        let scalar = |text: String, is_plain| {
+            Value::Scalar(Scalar {
+                text,
+                is_plain,
+                body: None,
+            })
+        };
+        let value = match json {
+            Json::Null => scalar(String::new(), true),
+            Json::Bool(b) => scalar(b.to_string(), true),
+            Json::Number(n) => scalar(n.to_string(), true),
+            Json::String(s) => scalar(s.clone(), false),
+            Json::Array(items) => Value::Seq(items.iter().map(Node::from_json).collect()),
+            Json::Object(map) => Value::Map(
+                map.iter()
+                    .map(|(name, v)| (key(name), Node::from_json(v)))
+                    .collect(),
+            ),
+        };
+        Node {
+            line: 0,
+            col: 0,
+            value,
+        }
+    }
+}
+
+fn int(n: i128) -> Option<Number> {
+    i64::try_from(n)
+        .map(Number::from)
+        .or_else(|_| u64::try_from(n).map(Number::from))
+        .ok()
+        .or_else(|| Number::from_f64(n as f64))
+}
+
+fn key(name: &str) -> Key {
+    Key {
+        name: name.to_owned(),
+        line: 0,
+        col: 0,
+    }
+}

@@ -1,0 +1,284 @@
+//! What documents turn into. What is refused, and with which words, is in `tests/validation`.
+
+use super::*;
+
+fn only(text: &str) -> Resource {
+    let parsed = parse_bytes("f.yaml", text.as_bytes());
+    assert!(!parsed.has_errors(), "{:?}", parsed.issues);
+    assert_eq!(parsed.resources.len(), 1);
+    parsed.resources.into_iter().next().unwrap()
+}
+
+fn of_kind(kind: &str, rest: &str) -> Resource {
+    only(&format!(
+        "apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: a}}\n{rest}"
+    ))
+}
+
+fn policy(rest: &str) -> Policy {
+    match of_kind("GlobalNetworkPolicy", rest).spec {
+        Spec::Policy(policy) => Policy::clone(&policy),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn policy_defaults() {
+    let p = policy("");
+    assert_eq!((p.tier.as_str(), p.order), ("default", None));
+    assert_eq!(p.selector, crate::selector::Selector::all());
+    assert_eq!((p.applies_ingress, p.applies_egress), (true, false));
+    assert!(!p.apply_on_forward && !p.do_not_track && !p.pre_dnat);
+    let directions = |rest| {
+        let p = policy(rest);
+        (p.applies_ingress, p.applies_egress)
+    };
+    assert_eq!(
+        directions("spec: {egress: [{action: Deny}]}"),
+        (false, true)
+    );
+    assert_eq!(
+        directions("spec: {ingress: [{action: Deny}], egress: [{action: Deny}]}"),
+        (true, true)
+    );
+    assert_eq!(
+        directions("spec: {types: [Egress], ingress: [{action: Deny}]}"),
+        (false, true)
+    );
+    assert_eq!(directions("spec: {types: [Egress, Ingress]}"), (true, true));
+    assert_eq!(directions("spec: {types: []}"), (true, false));
+}
+
+#[test]
+fn rules_keep_their_lines_and_values() {
+    let text = "spec:\n  order: 10\n  ingress:\n  - action: Allow\n    protocol: 6\n    source:\n      nets: [10.0.0.1]\n    \
+                destination:\n      ports: [22, \"80\", 100:200, web]\n  - action: Log\n";
+    let p = policy(text);
+    assert_eq!(p.order, Some(10.0));
+    assert_eq!(
+        p.ingress.iter().map(|rule| rule.line).collect::<Vec<_>>(),
+        [7, 13]
+    );
+    let rule = &p.ingress[0];
+    assert_eq!(
+        (rule.action, rule.protocol),
+        (Action::Allow, Some(Protocol::TCP))
+    );
+    assert_eq!(rule.source.nets, ["10.0.0.1/32".parse().unwrap()]);
+    let range = |first, last| Port::Range(PortRange { first, last });
+    let ports = [
+        range(22, 22),
+        range(80, 80),
+        range(100, 200),
+        Port::Named("web".into()),
+    ];
+    assert_eq!(rule.destination.ports, ports);
+}
+
+#[test]
+fn icmp_without_type_means_any() {
+    let p =
+        policy("spec: {ingress: [{action: Allow, protocol: ICMP, icmp: {}, notICMP: {type: 8}}]}");
+    assert_eq!(
+        p.ingress[0].icmp,
+        Some(Icmp {
+            kind: None,
+            code: None
+        })
+    );
+    assert_eq!(
+        p.ingress[0].not_icmp,
+        Some(Icmp {
+            kind: Some(8),
+            code: None
+        })
+    );
+}
+
+#[test]
+fn service_gets_the_namespace_of_its_policy() {
+    let text = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: a, namespace: b}\n\
+                spec: {egress: [{action: Allow, destination: {services: {name: dns}}}]}";
+    let Spec::Policy(p) = only(text).spec else {
+        panic!()
+    };
+    let service = p.egress[0].destination.services.clone().unwrap();
+    assert_eq!(
+        (service.name.as_str(), service.namespace.as_str()),
+        ("dns", "b")
+    );
+}
+
+#[test]
+fn host_endpoint() {
+    let r = of_kind(
+        "HostEndpoint",
+        "spec: {node: n, expectedIPs: [10.0.0.5, 10.0.0.1, 10.0.0.5], profiles: [b, a]}",
+    );
+    let Spec::HostEndpoint(h) = r.spec else {
+        panic!()
+    };
+    assert_eq!(h.interface_name, "");
+    assert_eq!(
+        h.expected_ips,
+        [
+            "10.0.0.1".parse::<std::net::IpAddr>().unwrap(),
+            "10.0.0.5".parse().unwrap()
+        ]
+    );
+    assert_eq!(h.profiles, ["b", "a"]);
+}
+
+#[test]
+fn labels_that_impersonate_are_stripped() {
+    let text = "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: a, labels: {role: web, \
+                projectcalico.org/namespace: x, projectcalico.org/serviceaccount: x, pcns.a: x, pcsa.b: x}}\n\
+                spec: {node: n, interfaceName: eth0}";
+    let r = only(text);
+    assert_eq!(r.meta.labels.keys().collect::<Vec<_>>(), ["role"]);
+    assert_eq!(r.raw["metadata"]["labels"].as_object().unwrap().len(), 5);
+}
+
+#[test]
+fn sets_are_masked_and_sorted() {
+    let r = of_kind(
+        "GlobalNetworkSet",
+        "spec: {nets: [10.9.9.9/8, \"2001:db8::1/32\", 10.0.0.0/8, 1.2.3.4]}",
+    );
+    let Spec::NetworkSet(set) = r.spec else {
+        panic!()
+    };
+    let nets: Vec<String> = set.nets.iter().map(ToString::to_string).collect();
+    assert_eq!(nets, ["1.2.3.4/32", "10.0.0.0/8", "2001:db8::/32"]);
+}
+
+#[test]
+fn tiers() {
+    let tier = |rest| match of_kind("Tier", rest).spec {
+        Spec::Tier(tier) => tier,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        tier(""),
+        Tier {
+            order: 1_000_000.0,
+            default_pass: false
+        }
+    );
+    assert_eq!(
+        tier("spec: {order: -2.5, defaultAction: Pass}"),
+        Tier {
+            order: -2.5,
+            default_pass: true
+        }
+    );
+}
+
+#[test]
+fn staged_policies_are_calculated_only_when_set() {
+    let staged = |rest| match of_kind("StagedGlobalNetworkPolicy", rest).spec {
+        Spec::Staged(action, policy) => (action, policy.is_some()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(staged(""), (StagedAction::Set, true));
+    assert_eq!(
+        staged("spec: {stagedAction: Learn}"),
+        (StagedAction::Learn, false)
+    );
+    assert_eq!(
+        staged("spec: {stagedAction: Delete}"),
+        (StagedAction::Delete, false)
+    );
+}
+
+#[test]
+fn felix_fields_are_kept_as_written() {
+    let r = of_kind(
+        "FelixConfiguration",
+        "spec: {nodeSelector: has(x), iptablesRefreshInterval: 90s, ipv6Support: false}",
+    );
+    let Spec::FelixConfiguration(felix) = r.spec else {
+        panic!()
+    };
+    let expected = [
+        ("ipv6Support", serde_json::json!(false)),
+        ("iptablesRefreshInterval", serde_json::json!("90s")),
+    ];
+    assert_eq!(
+        felix.fields,
+        expected
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+    );
+    assert!(felix.node_selector.is_some());
+}
+
+#[test]
+fn origin_is_the_line_of_the_document_or_item() {
+    let text = "# head\n---\napiVersion: projectcalico.org/v3\nkind: TierList\nitems:\n- metadata: {name: a}\n\n- metadata: {name: b}\n";
+    let lines: Vec<String> = parse_bytes("d/f", text.as_bytes())
+        .resources
+        .iter()
+        .map(|r| r.origin.to_string())
+        .collect();
+    assert_eq!(lines, ["d/f:6", "d/f:8"]);
+}
+
+#[test]
+fn same_content_sees_values_and_places() {
+    let a = of_kind("Tier", "spec: {order: 1}");
+    let b = of_kind("Tier", "spec: {order: 2}");
+    assert!(a.same_content(&a.clone()));
+    assert!(!a.same_content(&b));
+    let moved = Resource {
+        origin: Origin {
+            file: "g".into(),
+            line: 1,
+        },
+        ..a.clone()
+    };
+    assert!(!a.same_content(&moved));
+}
+
+#[test]
+fn stored_json_that_is_wrong_is_refused() {
+    let origin = Origin {
+        file: "key".into(),
+        line: 0,
+    };
+    let raw = serde_json::json!({"apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": "A"}});
+    let issues = parse_value(&raw, &origin, &RuleLines::default()).unwrap_err();
+    assert!(
+        issues[0]
+            .to_string()
+            .starts_with("key: error: Tier/A: metadata.name: `A`: must be"),
+        "{}",
+        issues[0]
+    );
+}
+
+#[test]
+fn scalars_of_the_core_schema() {
+    let (documents, error) = yaml::documents(
+        b"[~, null, true, False, 0x1F, 0o17, -12, +3, 1.5, 1e3, .5, -.inf, yes, 0b1, 1_000, 12:30, '1', !!str 1, 1., '']",
+    );
+    assert_eq!(error, None);
+    let expected = serde_json::json!([
+        null, null, true, false, 31, 15, -12, 3, 1.5, 1000.0, 0.5, "-.inf", "yes", "0b1", "1_000",
+        "12:30", "1", "1", 1.0, ""
+    ]);
+    assert_eq!(documents[0].to_json(), expected);
+}
+
+#[test]
+fn issues_in_json() {
+    let issues = parse_bytes(
+        "f",
+        b"apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: A}\n",
+    )
+    .issues;
+    let json = serde_json::to_value(&issues[0]).unwrap();
+    assert_eq!(json["severity"], "error");
+    assert_eq!(json["object"], "Tier/A");
+    assert_eq!((&json["line"], &json["column"]), (&3.into(), &18.into()));
+}

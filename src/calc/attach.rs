@@ -1,0 +1,118 @@
+//! Which interfaces each host endpoint governs (facts 3.6), and the settings that change what policy means.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Calculator;
+use super::model::{Attachment, Options, ToHost, WorkloadEp};
+use crate::api::{HostEndpoint, Spec};
+use crate::config::{self, Settings};
+
+/// The part of the settings that policy depends on.
+pub fn options(settings: &Settings) -> Options {
+    Options {
+        failsafe_in: settings.failsafe_inbound_host_ports.clone(),
+        failsafe_out: settings.failsafe_outbound_host_ports.clone(),
+        workload_prefixes: settings.interface_prefix.clone(),
+        workload_to_host: match settings.default_endpoint_to_host_action {
+            config::HostAction::Drop => ToHost::Drop,
+            config::HostAction::Return => ToHost::Return,
+            config::HostAction::Accept => ToHost::Accept,
+        },
+        drop_invalid: !settings.disable_conntrack_invalid_check,
+    }
+}
+
+/// Attachments by endpoint name; an endpoint that governs nothing is absent.
+///
+/// An endpoint with an interface name is attached whether the interface exists or not, so that a late interface is never open.
+/// One with only expected IPs is attached to the interfaces that carry them; while there is none, to the addresses themselves.
+/// Where several endpoints claim an interface the lowest name stands.
+pub fn resolve(
+    calculator: &Calculator,
+    workloads: &BTreeMap<String, Arc<WorkloadEp>>,
+) -> BTreeMap<String, Attachment> {
+    let locals = local_host_endpoints(calculator);
+    let mut attachments: BTreeMap<String, Attachment> = BTreeMap::new();
+    if let Some((name, _)) = locals.iter().find(|(_, e)| e.interface_name == "*") {
+        attachments.entry((*name).to_owned()).or_default().others = true;
+    }
+    let mut ifaces: BTreeSet<&str> = calculator.host.links.keys().map(String::as_str).collect();
+    ifaces.extend(
+        locals
+            .iter()
+            .map(|(_, e)| e.interface_name.as_str())
+            .filter(|n| !n.is_empty() && *n != "*"),
+    );
+    for iface in ifaces {
+        if is_excluded(calculator, workloads, iface) {
+            continue;
+        }
+        if let Some((name, _)) = locals.iter().find(|(_, e)| claims(calculator, e, iface)) {
+            attachments
+                .entry((*name).to_owned())
+                .or_default()
+                .interfaces
+                .insert(iface.to_owned());
+        }
+    }
+    for (name, endpoint) in &locals {
+        let waits = endpoint.interface_name.is_empty() && !attachments.contains_key(*name);
+        if waits && !carried_anywhere(calculator, endpoint) {
+            let addresses: BTreeSet<IpAddr> = endpoint.expected_ips.iter().copied().collect();
+            attachments.entry((*name).to_owned()).or_default().addresses = addresses;
+        }
+    }
+    attachments
+}
+
+fn local_host_endpoints(calculator: &Calculator) -> Vec<(&str, &HostEndpoint)> {
+    let local = calculator
+        .local
+        .keys()
+        .filter_map(|id| calculator.resources.get(id));
+    local
+        .filter_map(|r| match &r.spec {
+            Spec::HostEndpoint(e) => Some((r.id.name.as_str(), &**e)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn is_excluded(
+    calculator: &Calculator,
+    workloads: &BTreeMap<String, Arc<WorkloadEp>>,
+    iface: &str,
+) -> bool {
+    workloads.contains_key(iface)
+        || calculator.exclude.iter().any(|x| x == iface)
+        || calculator
+            .options
+            .workload_prefixes
+            .iter()
+            .any(|p| iface.starts_with(p.as_str()))
+}
+
+fn claims(calculator: &Calculator, endpoint: &HostEndpoint, iface: &str) -> bool {
+    if !endpoint.interface_name.is_empty() {
+        return endpoint.interface_name == iface;
+    }
+    let Some(link) = calculator.host.links.get(iface) else {
+        return false;
+    };
+    endpoint
+        .expected_ips
+        .iter()
+        .any(|ip| link.addresses.contains(ip))
+}
+
+/// Whether any interface has an expected IP: then another endpoint or an exclusion decides there, and addresses must not.
+fn carried_anywhere(calculator: &Calculator, endpoint: &HostEndpoint) -> bool {
+    calculator.host.links.values().any(|l| {
+        endpoint
+            .expected_ips
+            .iter()
+            .any(|ip| l.addresses.contains(ip))
+    })
+}

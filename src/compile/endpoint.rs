@@ -1,0 +1,380 @@
+//! The chain of one endpoint in one category and direction (facts 3.3), and the failsafes.
+
+use super::names;
+use super::ruleset::{End, KRule, Match, Table, Target};
+use super::{ALLOW_CHAIN, Compiler, PASS_CHAIN};
+use crate::api::{Family, Protocol};
+use crate::calc::{Category, Direction, Failsafe, HostEp, TierBlock, WorkloadEp};
+
+/// States of packets that belong to an accepted flow.
+const KNOWN: &str = "RELATED,ESTABLISHED";
+
+/// What differs between the places where an endpoint's policy is evaluated.
+struct Place {
+    category: Category,
+    direction: Direction,
+    /// What ends the chain for an accepted packet.
+    accepted: Target,
+    /// What happens to a packet of a known flow.
+    known: Target,
+}
+
+impl Compiler<'_> {
+    /// Makes the chain of a host endpoint and returns its name; `None` when the category has no policy there.
+    pub(super) fn host_chain(
+        &mut self,
+        ep: &HostEp,
+        category: Category,
+        direction: Direction,
+    ) -> Option<String> {
+        let tiers = ep.tiers(category);
+        if tiers.is_empty() && category != Category::Normal {
+            return None;
+        }
+        let prefix = match (category, direction) {
+            (Category::Forward, Direction::Ingress) => "moat-fi-",
+            (Category::Forward, Direction::Egress) => "moat-fo-",
+            (_, Direction::Ingress) => "moat-i-",
+            (_, Direction::Egress) => "moat-o-",
+        };
+        let name = names::chain(prefix, &ep.name);
+        let place = self.place(category, direction);
+        let mut rules = self.before_policy(&place, category != Category::Forward);
+        self.tiers(tiers, &place, &mut rules);
+        match category {
+            Category::Normal => self.profiles(&ep.profiles, &place, &mut rules),
+            Category::Forward if tiers.iter().all(|t| t.policies(direction).is_empty()) => {
+                let target = Target::Goto(ALLOW_CHAIN.to_owned());
+                rules.push(KRule::new(
+                    vec![],
+                    target,
+                    "no policy in this direction: forwarded traffic is allowed",
+                ));
+                self.mark_chains();
+            }
+            _ => {}
+        }
+        self.put_chain(&name, rules);
+        Some(name)
+    }
+
+    /// Makes the chain of a workload endpoint and returns its name.
+    pub(super) fn workload_chain(
+        &mut self,
+        iface: &str,
+        ep: &WorkloadEp,
+        direction: Direction,
+    ) -> String {
+        let prefix = match direction {
+            Direction::Ingress => "moat-wi-",
+            Direction::Egress => "moat-wo-",
+        };
+        let name = names::chain(prefix, iface);
+        let mut place = self.place(Category::Normal, direction);
+        // The other end of a forwarded packet, and defaultEndpointToHostAction, come after this chain.
+        place.accepted = Target::Return;
+        let mut rules = self.before_policy(&place, false);
+        if direction == Direction::Egress {
+            self.own_sources(ep, &mut rules);
+        }
+        self.tiers(&ep.tiers, &place, &mut rules);
+        self.profiles(&ep.profiles, &place, &mut rules);
+        self.put_chain(&name, rules);
+        name
+    }
+
+    fn place(&self, category: Category, direction: Direction) -> Place {
+        let accept_if = |yes: bool| if yes { Target::Accept } else { Target::Return };
+        let filter = accept_if(self.options.filter_accept);
+        let accepted = match (self.table, category) {
+            (Table::Raw, _) => Target::Accept,
+            (Table::Mangle, Category::PreDnat) => accept_if(self.options.mangle_accept),
+            // Late decision on DNATed local traffic: other mangle rules still apply.
+            (Table::Mangle, _) | (Table::Filter, Category::Forward) => Target::Return,
+            (Table::Filter, _) => filter.clone(),
+        };
+        let known = match self.table {
+            Table::Filter => filter,
+            _ => Target::Return,
+        };
+        Place {
+            category,
+            direction,
+            accepted,
+            known,
+        }
+    }
+
+    fn before_policy(&mut self, place: &Place, failsafes: bool) -> Vec<KRule> {
+        let tracked = place.category != Category::Untracked;
+        let mut rules = Vec::new();
+        if tracked {
+            rules.push(KRule::new(
+                vec![Match::State(KNOWN)],
+                place.known.clone(),
+                "part of an accepted flow",
+            ));
+        }
+        if failsafes && self.family == Family::V6 {
+            let chain = self.essential_chain();
+            let matches = vec![Match::Protocol(Protocol::ICMPV6, false)];
+            rules.push(KRule::new(
+                matches,
+                Target::Jump(chain),
+                "IPv6 discovery and path MTU",
+            ));
+        }
+        if tracked && self.policy.options.drop_invalid {
+            rules.push(KRule::new(
+                vec![Match::State("INVALID")],
+                self.deny(),
+                "fits no flow",
+            ));
+        }
+        if failsafes && let Some(chain) = self.failsafe_chain(place) {
+            rules.push(KRule::new(vec![], Target::Jump(chain), "failsafes"));
+        }
+        rules.push(self.clear_marks());
+        rules
+    }
+
+    /// Forgets what an earlier endpoint or another program left in our bits.
+    pub(super) fn clear_marks(&self) -> KRule {
+        KRule::new(
+            vec![],
+            Target::SetMark(0, self.marks.accept | self.marks.pass),
+            "",
+        )
+    }
+
+    fn tiers(&mut self, tiers: &[TierBlock], place: &Place, rules: &mut Vec<KRule>) {
+        let mut pass_was_set = false;
+        for tier in tiers {
+            let policies = tier.policies(place.direction);
+            if policies.is_empty() {
+                continue;
+            }
+            if pass_was_set {
+                rules.push(KRule::new(
+                    vec![],
+                    Target::SetMark(0, self.marks.pass),
+                    format!("start of tier {}", tier.tier),
+                ));
+                pass_was_set = false;
+            }
+            for id in policies {
+                let Some(lists) = self.policy.policies.get(id).cloned() else {
+                    continue;
+                };
+                let can = self.jump_to_rules(&lists, place.direction, pass_was_set, rules);
+                if can.allow {
+                    self.accepted(place, rules);
+                }
+                pass_was_set |= can.pass;
+            }
+            if tier.default_deny {
+                let matches = self.unless_passed(pass_was_set);
+                rules.push(KRule::new(
+                    matches,
+                    self.deny(),
+                    format!("end of tier {}: default action Deny", tier.tier),
+                ));
+            }
+        }
+    }
+
+    /// Jumps to the chain of rules, unless it is empty in this family.
+    fn jump_to_rules(
+        &mut self,
+        lists: &crate::calc::RuleLists,
+        direction: Direction,
+        guard: bool,
+        rules: &mut Vec<KRule>,
+    ) -> Can {
+        let name = names::rules_chain(&lists.id, direction);
+        if !self.has_chain(&name) {
+            let chain = self.rules_chain(lists, direction);
+            self.put_chain(&name, chain);
+        }
+        let chain = &self.rules().chains[&name];
+        let goes = |to: &str| {
+            chain
+                .iter()
+                .any(|r| r.target == Target::Goto(to.to_owned()))
+        };
+        let can = Can {
+            allow: goes(ALLOW_CHAIN),
+            pass: goes(PASS_CHAIN),
+        };
+        if chain.is_empty() {
+            self.rules().chains.remove(&name);
+            return can;
+        }
+        if can.allow || can.pass {
+            self.mark_chains();
+        }
+        let matches = self.unless_passed(guard);
+        rules.push(KRule::new(
+            matches,
+            Target::Jump(name),
+            lists.id.to_string(),
+        ));
+        can
+    }
+
+    fn unless_passed(&self, guard: bool) -> Vec<Match> {
+        if guard {
+            vec![Match::Mark(0, self.marks.pass, false)]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn accepted(&self, place: &Place, rules: &mut Vec<KRule>) {
+        let accepted = || vec![Match::Mark(self.marks.accept, self.marks.accept, false)];
+        if place.category == Category::Untracked {
+            rules.push(KRule::new(accepted(), Target::NoTrack, ""));
+        }
+        rules.push(KRule::new(accepted(), place.accepted.clone(), ""));
+    }
+
+    fn profiles(&mut self, profiles: &[String], place: &Place, rules: &mut Vec<KRule>) {
+        for name in profiles {
+            let Some(lists) = self.policy.profiles.get(name).cloned() else {
+                continue;
+            };
+            if self
+                .jump_to_rules(&lists, place.direction, false, rules)
+                .allow
+            {
+                self.accepted(place, rules);
+            }
+        }
+        rules.push(KRule::new(
+            vec![],
+            self.deny(),
+            "no policy and no profile allowed the packet",
+        ));
+    }
+
+    /// The two chains that rules go to in order to mark.
+    fn mark_chains(&mut self) {
+        let marks = self.marks;
+        self.put_chain(
+            ALLOW_CHAIN,
+            vec![KRule::new(
+                vec![],
+                Target::SetMark(marks.accept, marks.accept),
+                "allowed",
+            )],
+        );
+        self.put_chain(
+            PASS_CHAIN,
+            vec![KRule::new(
+                vec![],
+                Target::SetMark(marks.pass, marks.pass),
+                "passed",
+            )],
+        );
+    }
+
+    fn own_sources(&mut self, ep: &WorkloadEp, rules: &mut Vec<KRule>) {
+        if ep.sources.is_empty() {
+            return;
+        }
+        // The unspecified address asks for an address; IPv6 link-local ones are everybody's.
+        let everybodys: &[&str] = match self.family {
+            Family::V4 => &["0.0.0.0/32"],
+            Family::V6 => &["::/128", "fe80::/10"],
+        };
+        let own = ep
+            .sources
+            .iter()
+            .filter(|n| Family::of_net(n) == self.family)
+            .copied();
+        let nets: Vec<_> = own
+            .chain(everybodys.iter().filter_map(|n| n.parse().ok()))
+            .collect();
+        let name = self.nets_set(&nets);
+        rules.push(KRule::new(
+            vec![Match::Set(End::Src, name, true)],
+            self.deny(),
+            "source is not the workload's",
+        ));
+    }
+
+    /// See `verdict::is_ipv6_essential` for the reasons.
+    fn essential_chain(&mut self) -> String {
+        let name = "moat-icmpv6".to_owned();
+        if self.has_chain(&name) {
+            return name;
+        }
+        let types: [(&[u8], Option<u8>, &str); 3] = [
+            (&[2], None, "packet too big"),
+            (&[133, 134, 135, 136], Some(255), "neighbour discovery"),
+            (&[130, 131, 132, 143], Some(1), "multicast listeners"),
+        ];
+        let mut rules = Vec::new();
+        for (kinds, hop_limit, note) in types {
+            for kind in kinds {
+                let mut matches = vec![
+                    Match::Protocol(Protocol::ICMPV6, false),
+                    Match::Icmp(*kind, None, false),
+                ];
+                matches.extend(hop_limit.map(Match::HopLimit));
+                rules.push(KRule::new(matches, Target::Accept, note));
+            }
+        }
+        self.put_chain(&name, rules);
+        name
+    }
+
+    fn failsafe_chain(&mut self, place: &Place) -> Option<String> {
+        let options = &self.policy.options;
+        let (name, ours, replies, peer) = match place.direction {
+            Direction::Ingress => (
+                "moat-failsafe-in",
+                &options.failsafe_in,
+                &options.failsafe_out,
+                End::Src,
+            ),
+            Direction::Egress => (
+                "moat-failsafe-out",
+                &options.failsafe_out,
+                &options.failsafe_in,
+                End::Dst,
+            ),
+        };
+        let family = self.family;
+        let rule = |f: &Failsafe, port_end: End| {
+            if f.net.is_some_and(|n| Family::of_net(&n) != family) {
+                return None;
+            }
+            let mut matches = vec![Match::Protocol(f.protocol, false)];
+            matches.extend(f.net.map(|n| Match::Net(peer, n.trunc(), false)));
+            matches.push(Match::Ports(
+                port_end,
+                vec![crate::api::PortRange::one(f.port)],
+                false,
+            ));
+            Some(KRule::new(matches, Target::Accept, "failsafe"))
+        };
+        let mut rules: Vec<KRule> = ours.iter().filter_map(|f| rule(f, End::Dst)).collect();
+        // Before connection tracking replies are known by their source port only (facts 3.8).
+        if place.category == Category::Untracked {
+            rules.extend(replies.iter().filter_map(|f| rule(f, End::Src)));
+        }
+        if rules.is_empty() {
+            return None;
+        }
+        self.put_chain(name, rules);
+        Some(name.to_owned())
+    }
+}
+
+/// What the rules of a chain can do besides deny.
+#[derive(Clone, Copy)]
+struct Can {
+    allow: bool,
+    pass: bool,
+}

@@ -1,0 +1,364 @@
+//! Policy rules to kernel rules: one to one wherever the kernel can express it, cheap matches first.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::names;
+use super::ruleset::{End, KRule, Match, Member, SetKind, SetSpec, Target};
+use super::{ALLOW_CHAIN, Compiler, PASS_CHAIN};
+use crate::api::{Action, Family, Kind, PortRange, Protocol, ResourceId};
+use crate::calc::{Direction, IpSet, Rule, RuleLists, SetId, Side};
+
+/// Slots of a multiport match; a range takes two.
+const MULTIPORT_SLOTS: usize = 15;
+/// The kernel's limit for log prefixes without the terminating zero.
+const LOG_PREFIX_MAX: usize = 29;
+
+impl Compiler<'_> {
+    /// The chain of a policy or profile in one direction and family.
+    pub(super) fn rules_chain(&mut self, lists: &RuleLists, direction: Direction) -> Vec<KRule> {
+        lists
+            .rules(direction)
+            .iter()
+            .flat_map(|rule| self.rule(lists, direction, rule))
+            .collect()
+    }
+
+    /// Ports by number and by name are alternatives that one kernel rule cannot express, so such a rule becomes several with the
+    /// same action; every other rule becomes one, or none where its family or protocol rules this family out.
+    fn rule(&mut self, lists: &RuleLists, direction: Direction, rule: &Rule) -> Vec<KRule> {
+        if rule.never.is_some() || rule.family.is_some_and(|f| f != self.family) {
+            return Vec::new();
+        }
+        let Some(protocol) = self.protocol(rule) else {
+            return Vec::new();
+        };
+        let target = self.target(lists, rule);
+        let note = note(lists, direction, rule);
+        let (source, destination) = (ports_of(&rule.source), ports_of(&rule.destination));
+        let mut rules = Vec::new();
+        for source_ports in &source {
+            for destination_ports in &destination {
+                let mut matches = protocol.clone();
+                // Addresses and ports are compared in place; sets are looked up after them.
+                let mut lookups = Vec::new();
+                self.side(
+                    End::Src,
+                    &rule.source,
+                    source_ports,
+                    &mut matches,
+                    &mut lookups,
+                );
+                self.side(
+                    End::Dst,
+                    &rule.destination,
+                    destination_ports,
+                    &mut matches,
+                    &mut lookups,
+                );
+                matches.append(&mut lookups);
+                rules.push(KRule::new(matches, target.clone(), note.clone()));
+            }
+        }
+        rules
+    }
+
+    /// Protocol and ICMP conditions; `None` when nothing of this family can match.
+    fn protocol(&self, rule: &Rule) -> Option<Vec<Match>> {
+        let native_icmp = match self.family {
+            Family::V4 => Protocol::ICMP,
+            Family::V6 => Protocol::ICMPV6,
+        };
+        let mut matches = Vec::new();
+        match (rule.protocol, rule.not_protocol) {
+            (Some(p), Some(not)) if p == not => return None,
+            (Some(p), _) => matches.push(Match::Protocol(p, false)),
+            (None, Some(not)) => matches.push(Match::Protocol(not, true)),
+            (None, None) => {}
+        }
+        if rule.icmp.is_none() && rule.not_icmp.is_none() {
+            return Some(matches);
+        }
+        match rule.protocol {
+            Some(p) if p != native_icmp => return None,
+            Some(_) => {}
+            None => matches = vec![Match::Protocol(native_icmp, false)],
+        }
+        for (icmp, negated) in [(rule.icmp, false), (rule.not_icmp, true)] {
+            match icmp {
+                None => {}
+                Some(icmp) => match icmp.kind {
+                    Some(kind) => matches.push(Match::Icmp(kind, icmp.code, negated)),
+                    // Any type: nothing to add, and nothing left when negated.
+                    None if negated => return None,
+                    None => {}
+                },
+            }
+        }
+        Some(matches)
+    }
+
+    fn target(&self, lists: &RuleLists, rule: &Rule) -> Target {
+        match rule.action {
+            Action::Allow => Target::Goto(ALLOW_CHAIN.to_owned()),
+            Action::Pass => Target::Goto(PASS_CHAIN.to_owned()),
+            Action::Deny => self.deny(),
+            Action::Log => Target::Log(log_prefix(&self.options.log_prefix, lists)),
+        }
+    }
+
+    fn side(
+        &mut self,
+        end: End,
+        side: &Side,
+        ports: &PortChoice<'_>,
+        matches: &mut Vec<Match>,
+        lookups: &mut Vec<Match>,
+    ) {
+        let family = self.family;
+        self.nets(end, &side.nets, false, matches, lookups);
+        // iptables takes one source and one destination option in a rule: a second prefix must be a set.
+        let has_net = matches
+            .iter()
+            .any(|m| matches!(m, Match::Net(e, ..) if *e == end));
+        if has_net && !side.not_nets.is_empty() {
+            let name = self.nets_set(&side.not_nets);
+            lookups.push(Match::Set(end, name, true));
+        } else {
+            self.nets(end, &side.not_nets, true, matches, lookups);
+        }
+        match ports {
+            PortChoice::Any => {}
+            PortChoice::Numbers(ranges) => self.ports(end, ranges, false, matches, lookups),
+            PortChoice::Named(id) => {
+                lookups.push(Match::PortSet(end, self.policy_set(id, family), false))
+            }
+        }
+        self.ports(end, &side.not_ports, true, matches, lookups);
+        for (ids, negated) in [(&side.sets, false), (&side.not_sets, true)] {
+            for id in ids {
+                lookups.push(Match::Set(end, self.policy_set(id, family), negated));
+            }
+        }
+        for id in &side.not_named {
+            lookups.push(Match::PortSet(end, self.policy_set(id, family), true));
+        }
+    }
+
+    /// One prefix is compared in place, several are a set.
+    fn nets(
+        &mut self,
+        end: End,
+        nets: &[IpNet],
+        negated: bool,
+        matches: &mut Vec<Match>,
+        lookups: &mut Vec<Match>,
+    ) {
+        let aggregated = IpNet::aggregate(&nets.to_vec());
+        match aggregated.as_slice() {
+            [] => {}
+            [one] if one.prefix_len() == 0 && !negated => {}
+            [one] => matches.push(Match::Net(end, *one, negated)),
+            _ => {
+                let name = self.nets_set(nets);
+                lookups.push(Match::Set(end, name, negated));
+            }
+        }
+    }
+
+    pub(super) fn nets_set(&mut self, nets: &[IpNet]) -> String {
+        let nets: BTreeSet<IpNet> = IpNet::aggregate(&nets.to_vec()).into_iter().collect();
+        let text = nets
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
+        let name = names::constant_set("nets", &text, self.family);
+        let members = nets
+            .into_iter()
+            .flat_map(storable)
+            .map(Member::Net)
+            .collect();
+        self.add_set(&name, SetKind::Nets, members, "CIDR list");
+        name
+    }
+
+    /// Up to 15 slots are a multiport match, more are a set.
+    fn ports(
+        &mut self,
+        end: End,
+        ranges: &[PortRange],
+        negated: bool,
+        matches: &mut Vec<Match>,
+        lookups: &mut Vec<Match>,
+    ) {
+        if ranges.is_empty() {
+            return;
+        }
+        let merged = merge_ranges(ranges);
+        let slots: usize = merged
+            .iter()
+            .map(|r| if r.first == r.last { 1 } else { 2 })
+            .sum();
+        if slots <= MULTIPORT_SLOTS {
+            matches.push(Match::Ports(end, merged, negated));
+            return;
+        }
+        let text = merged
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
+        let name = names::constant_set("ports", &text, self.family);
+        let members = merged
+            .iter()
+            .flat_map(|r| r.first..=r.last)
+            .map(Member::Port)
+            .collect();
+        self.add_set(&name, SetKind::Ports, members, "port list");
+        lookups.push(Match::Set(end, name, negated));
+    }
+
+    /// The name of a set of the policy, which is thereby part of the ruleset.
+    fn policy_set(&mut self, id: &SetId, family: Family) -> String {
+        let name = names::set(id, family);
+        if self.ruleset.sets.contains_key(&name) {
+            return name;
+        }
+        let (kind, members) = match self.policy.sets.get(id).map(|s| &**s) {
+            Some(IpSet::Nets(nets)) => {
+                let own = nets.iter().filter(|n| Family::of_net(n) == family);
+                (
+                    SetKind::Nets,
+                    own.flat_map(|n| storable(*n)).map(Member::Net).collect(),
+                )
+            }
+            Some(IpSet::Ports(ports)) => {
+                let own = ports.iter().filter(|(a, ..)| Family::of(*a) == family);
+                (
+                    SetKind::AddrPorts,
+                    own.map(|(a, p, n)| Member::AddrPort(*a, *p, *n)).collect(),
+                )
+            }
+            None => (SetKind::Nets, BTreeSet::new()),
+        };
+        let note = match id {
+            SetId::Selector(selector) => selector.clone(),
+            SetId::NamedPort { selector, port, .. } => format!("port {port} of {selector}"),
+        };
+        self.add_set(&name, kind, members, &note);
+        name
+    }
+
+    fn add_set(&mut self, name: &str, kind: SetKind, members: BTreeSet<Member>, note: &str) {
+        let family = self.family;
+        let spec = || SetSpec {
+            family,
+            kind,
+            members,
+            note: note.to_owned(),
+        };
+        self.ruleset
+            .sets
+            .entry(name.to_owned())
+            .or_insert_with(spec);
+    }
+}
+
+/// The alternatives of a positive port list.
+enum PortChoice<'a> {
+    Any,
+    Numbers(&'a [PortRange]),
+    Named(&'a SetId),
+}
+
+fn ports_of(side: &Side) -> Vec<PortChoice<'_>> {
+    let numbers = (!side.ports.is_empty()).then_some(PortChoice::Numbers(&side.ports));
+    let choices: Vec<_> = numbers
+        .into_iter()
+        .chain(side.named.iter().map(PortChoice::Named))
+        .collect();
+    if choices.is_empty() {
+        vec![PortChoice::Any]
+    } else {
+        choices
+    }
+}
+
+/// `hash:net` refuses the prefix of length zero: two halves say the same.
+pub(super) fn storable(net: IpNet) -> Vec<IpNet> {
+    if net.prefix_len() > 0 {
+        return vec![net.trunc()];
+    }
+    match net {
+        IpNet::V4(_) => [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(128, 0, 0, 0)]
+            .map(|a| IpNet::V4(Ipv4Net::new_assert(a, 1)))
+            .to_vec(),
+        IpNet::V6(_) => [
+            Ipv6Addr::UNSPECIFIED,
+            Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0),
+        ]
+        .map(|a| IpNet::V6(Ipv6Net::new_assert(a, 1)))
+        .to_vec(),
+    }
+}
+
+/// Sorted ranges without overlaps or touching neighbours.
+fn merge_ranges(ranges: &[PortRange]) -> Vec<PortRange> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort();
+    let mut merged: Vec<PortRange> = Vec::new();
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => {
+                last.last = last.last.max(range.last)
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+fn note(lists: &RuleLists, direction: Direction, rule: &Rule) -> String {
+    let owner = match lists.id.kind {
+        Kind::Profile => format!("profile={}", lists.id.name),
+        _ => format!("tier={} policy={}", lists.tier, qualified(&lists.id)),
+    };
+    let annotations: String = rule
+        .annotations
+        .iter()
+        .map(|(k, v)| format!(" {k}={v}"))
+        .collect();
+    format!("{owner} {}[{}]{annotations}", direction.word(), rule.index)
+}
+
+fn qualified(id: &ResourceId) -> String {
+    if id.namespace.is_empty() {
+        id.name.clone()
+    } else {
+        format!("{}/{}", id.namespace, id.name)
+    }
+}
+
+/// Calico's prefix with its specifiers (facts 3.12), cut to what the kernel takes.
+fn log_prefix(template: &str, lists: &RuleLists) -> String {
+    let short_kind = match lists.id.kind {
+        Kind::Profile => "pro",
+        Kind::NetworkPolicy => "np",
+        _ => "gnp",
+    };
+    let text = template
+        .replace("%t", &lists.tier)
+        .replace("%k", short_kind)
+        .replace("%n", &lists.id.name)
+        .replace("%p", &qualified(&lists.id));
+    let text: String = text
+        .chars()
+        .filter(|c| c.is_ascii_graphic() || *c == ' ')
+        .filter(|c| !matches!(c, '"' | '\\'))
+        .collect();
+    let cut: String = text.chars().take(LOG_PREFIX_MAX - 2).collect();
+    format!("{cut}: ")
+}

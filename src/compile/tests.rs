@@ -1,0 +1,118 @@
+//! Properties of the compiler that need no kernel; what the rules mean is tried in the kernel.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::names;
+use super::policy::storable;
+use super::{Compiler, Marks, Options, Ruleset, Table, Target};
+use crate::api::{Family, Kind, ResourceId};
+use crate::calc::{Direction, SetId};
+use crate::config::{Input, Settings, load};
+
+fn policy(name: &str) -> ResourceId {
+    ResourceId {
+        kind: Kind::GlobalNetworkPolicy,
+        namespace: String::new(),
+        name: name.to_owned(),
+    }
+}
+
+fn default_settings() -> Settings {
+    let nowhere = Path::new("/nonexistent/moat.toml");
+    let input = Input {
+        config_file: nowhere,
+        explicit: false,
+        vendor_dir: nowhere,
+        env: Vec::new(),
+        node: None,
+        felix: Vec::new(),
+        hostname: "host1".to_owned(),
+    };
+    load(&input).unwrap().settings
+}
+
+#[test]
+fn names_are_readable() {
+    let chain = names::rules_chain(&policy("allow-web"), Direction::Ingress);
+    assert!(chain.starts_with("moat-pi-allow-web-"), "{chain}");
+    let set = names::set(&SetId::Selector("role == \"db\"".to_owned()), Family::V6);
+    assert!(set.starts_with("moat6-role-db-"), "{set}");
+    assert_eq!(names::chain("moat-fi-", "eth0"), "moat-fi-eth0");
+}
+
+#[test]
+fn long_names_that_begin_alike_differ() {
+    let long = |end: &str| policy(&format!("a-very-long-name-of-a-policy-{end}"));
+    let chain = |end| names::rules_chain(&long(end), Direction::Egress);
+    assert_ne!(chain("one"), chain("two"));
+    assert_ne!(
+        names::chain("moat-i-", &"x".repeat(40)),
+        names::chain("moat-i-", &"x".repeat(41))
+    );
+}
+
+#[test]
+fn the_prefix_of_length_zero_is_two_halves() {
+    let halves = |net: &str| {
+        storable(net.parse().unwrap())
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(halves("0.0.0.0/0"), ["0.0.0.0/1", "128.0.0.0/1"]);
+    assert_eq!(halves("::/0"), ["::/1", "8000::/1"]);
+    assert_eq!(halves("10.1.2.3/8"), ["10.0.0.0/8"]);
+}
+
+#[test]
+fn reject_is_for_the_filter_table_only() {
+    let options = Options {
+        families: vec![Family::V4],
+        mark_mask: 0xf000,
+        insert: true,
+        filter_accept: true,
+        mangle_accept: true,
+        reject: true,
+        log_prefix: String::new(),
+    };
+    let Marks {
+        accept,
+        pass,
+        later,
+    } = options.marks();
+    assert_eq!((accept, pass, later), (0x1000, 0x2000, 0x4000));
+    let mut ruleset = Ruleset::default();
+    let policy = crate::calc::compute(&[], &crate::calc::Host::default(), &default_settings());
+    let marks = options.marks();
+    let mut compiler = Compiler {
+        policy: &policy,
+        options: &options,
+        marks,
+        family: Family::V4,
+        table: Table::Raw,
+        ruleset: &mut ruleset,
+    };
+    assert_eq!(compiler.deny(), Target::Drop);
+    compiler.table = Table::Filter;
+    assert_eq!(compiler.deny(), Target::Reject);
+}
+
+proptest! {
+    #[test]
+    fn names_fit_the_kernel(name in "[a-z0-9.-]{1,253}", selector in ".{0,60}") {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let chain = names::rules_chain(&policy(&name), direction);
+            prop_assert!(chain.len() <= 28 && chain.starts_with("moat-"));
+        }
+        for prefix in ["moat-i-", "moat-fo-", "moat-wi-"] {
+            prop_assert!(names::chain(prefix, &name).len() <= 28);
+        }
+        for family in Family::ALL {
+            let set = names::set(&SetId::Selector(selector.clone()), family);
+            prop_assert!(set.len() <= 31, "{}", set);
+            prop_assert!(set.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'));
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Collects the layers and merges them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::ConfigError;
+use super::file;
+use super::layer::{Layer, Origin, merge};
+use super::params::{PARAMS, Param, suggestion};
+use super::settings::Settings;
+
+/// Everything that settings can come from.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    /// The settings file. Drop-ins are the `*.toml` files of the directory with the same name
+    /// but `.d` in place of `.toml`.
+    pub config_file: &'a Path,
+    /// Whether the user named the file, so that it must exist.
+    pub explicit: bool,
+    /// Directory of the vendor's `*.toml` files.
+    pub vendor_dir: &'a Path,
+    /// The environment; only variables that start with `MOAT_` matter.
+    pub env: Vec<(String, String)>,
+    /// The command line's `--node`.
+    pub node: Option<&'a str>,
+    /// FelixConfiguration resources: name and fields. Any but `default` and `node.HOST` are skipped.
+    pub felix: Vec<(String, &'a BTreeMap<String, Value>)>,
+    /// The name of the host according to the system.
+    pub hostname: String,
+}
+
+/// The settings in force, and where each came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// Origin of each setting, by name.
+    pub origins: BTreeMap<String, Origin>,
+    /// What the user should know: fields of FelixConfigurations that have no effect.
+    pub notes: Vec<String>,
+}
+
+/// One line of `moatctl config show`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Name of the setting.
+    pub name: &'static str,
+    /// Its value in JSON form.
+    pub value: Value,
+    /// Where it was given, for people.
+    pub origin: String,
+}
+
+/// Environment variables of moat that are no settings.
+pub const RESERVED_ENV: [&str; 3] = ["MOAT_LOG", "MOAT_CONFIG", "MOAT_SOCKET"];
+
+/// Loads the settings from all layers.
+///
+/// # Errors
+/// Every bad value, unknown name and unreadable file of any layer, also of values that a higher
+/// layer overrides.
+pub fn load(input: &Input<'_>) -> Result<Loaded, Vec<ConfigError>> {
+    let mut gathered = Gathered::default();
+    gathered.defaults(&input.hostname);
+    let local_from = gathered.layers.len();
+    gathered.files(input);
+    gathered.env(&input.env);
+    gathered.flags(input.node);
+    let host = gathered
+        .layers
+        .iter()
+        .rev()
+        .find_map(|layer| layer.text("felixHostname"));
+    let host = host.map(str::to_string);
+    // Only the host's own layers name it, and the name chooses which resources count.
+    let local = gathered.layers.split_off(local_from);
+    gathered.felix(&input.felix, host.as_deref());
+    gathered.layers.extend(local);
+    if host.is_none() && gathered.errors.is_empty() {
+        let message = format!("the system's name {:?} is not usable", input.hostname);
+        let error = ConfigError::at(input.config_file.display().to_string(), message);
+        gathered.errors.push(
+            error
+                .key("felixHostname")
+                .help("set felixHostname or use --node"),
+        );
+    }
+    gathered.finish()
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Gathered {
+    layers: Vec<Layer>,
+    errors: Vec<ConfigError>,
+    notes: Vec<String>,
+}
+
+impl Gathered {
+    fn defaults(&mut self, hostname: &str) {
+        let text: String = PARAMS
+            .iter()
+            .filter(|param| !param.default.is_empty())
+            .map(|param| format!("{} = {}\n", param.name, param.default))
+            .collect();
+        let mut layer = Layer::default();
+        for line in file::parse("defaults", &text).unwrap_or_default() {
+            if let Some(param) = Param::find(&line.key) {
+                self.errors
+                    .extend(layer.set_at(param, &line.value, Origin::Default).err());
+            }
+        }
+        if let Some(param) = Param::find("felixHostname") {
+            // An unusable name of the system matters only when nothing else names the host.
+            let _ = layer.set(param, &hostname.to_lowercase().into(), Origin::Default);
+        }
+        self.layers.push(layer);
+    }
+
+    fn files(&mut self, input: &Input<'_>) {
+        self.dir(input.vendor_dir);
+        if !self.file(input.config_file) && input.explicit {
+            let place = input.config_file.display().to_string();
+            self.errors
+                .push(ConfigError::at(place, "there is no such file"));
+        }
+        self.dir(&input.config_file.with_extension("d"));
+    }
+
+    fn dir(&mut self, dir: &Path) {
+        match file::list(dir) {
+            Ok(paths) => paths.iter().for_each(|path| {
+                self.file(path);
+            }),
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Adds the layer of a file, if there is such a file.
+    fn file(&mut self, path: &Path) -> bool {
+        match file::read(path) {
+            Ok(None) => return false,
+            Ok(Some(lines)) => {
+                let (layer, errors) = Layer::from_file(&path.display().to_string(), lines);
+                self.layers.push(layer);
+                self.errors.extend(errors);
+            }
+            Err(errors) => self.errors.extend(errors),
+        }
+        true
+    }
+
+    fn felix(&mut self, resources: &[(String, &BTreeMap<String, Value>)], host: Option<&str>) {
+        let node = host.map(|host| format!("node.{host}"));
+        for wanted in std::iter::once("default").chain(node.as_deref()) {
+            for (name, fields) in resources.iter().filter(|(name, _)| name == wanted) {
+                self.felix_one(name, fields);
+            }
+        }
+        let others = resources.iter().map(|(name, _)| name.as_str());
+        for name in others.filter(|n| *n != "default" && !n.starts_with("node.")) {
+            self.notes.push(format!(
+                "FelixConfiguration/{name} has no effect: only `default` and `node.NAME` are used"
+            ));
+        }
+    }
+
+    fn felix_one(&mut self, name: &str, fields: &BTreeMap<String, Value>) {
+        let mut layer = Layer::default();
+        let mut ignored = Vec::new();
+        for (field, value) in fields {
+            match Param::find(field).filter(|param| param.felix) {
+                None => ignored.push(field.as_str()),
+                Some(_) if value.is_null() => {}
+                Some(param) => {
+                    let origin = Origin::Felix(name.into());
+                    self.errors.extend(layer.set_at(param, value, origin).err());
+                }
+            }
+        }
+        if !ignored.is_empty() {
+            let list = ignored.join(", ");
+            self.notes.push(format!(
+                "FelixConfiguration/{name}: moat does not use {list}"
+            ));
+        }
+        self.layers.push(layer);
+    }
+
+    fn env(&mut self, env: &[(String, String)]) {
+        let plain = |name: &str| name.replace('_', "").to_lowercase();
+        let mut layer = Layer::default();
+        let mut seen = BTreeMap::new();
+        let mut variables: Vec<_> = env.iter().collect();
+        variables.sort();
+        for (name, value) in variables {
+            let Some(setting) = name.strip_prefix("MOAT_") else {
+                continue;
+            };
+            if RESERVED_ENV.contains(&name.as_str()) || value.is_empty() {
+                continue;
+            }
+            let origin = Origin::Env(name.clone());
+            let Some(param) = PARAMS.iter().find(|p| plain(p.name) == plain(setting)) else {
+                let error = ConfigError::at(origin.to_string(), "unknown setting");
+                self.errors.push(error.help(suggestion(setting)));
+                continue;
+            };
+            if let Some(first) = seen.insert(param.name, name) {
+                let message = format!("{first} sets the same");
+                self.errors
+                    .push(ConfigError::at(origin.to_string(), message).key(param.name));
+                continue;
+            }
+            let value = Value::String(value.clone());
+            self.errors
+                .extend(layer.set_at(param, &value, origin).err());
+        }
+        self.layers.push(layer);
+    }
+
+    fn flags(&mut self, node: Option<&str>) {
+        let Some((node, param)) = node.zip(Param::find("felixHostname")) else {
+            return;
+        };
+        let mut layer = Layer::default();
+        let origin = Origin::Flag("--node".into());
+        if node.is_empty() {
+            let error = ConfigError::at(origin.to_string(), "the name is empty");
+            self.errors.push(error.key(param.name));
+        }
+        self.errors
+            .extend(layer.set_at(param, &node.into(), origin).err());
+        self.layers.push(layer);
+    }
+
+    fn finish(self) -> Result<Loaded, Vec<ConfigError>> {
+        if !self.errors.is_empty() {
+            return Err(self.errors);
+        }
+        match merge(self.layers) {
+            Ok((settings, origins)) => Ok(Loaded {
+                settings,
+                origins,
+                notes: self.notes,
+            }),
+            Err(error) => Err(vec![ConfigError::at("settings", error.to_string())]),
+        }
+    }
+}
+
+impl Loaded {
+    /// Every setting with its value and origin, in the order of the parameter table.
+    pub fn rows(&self) -> Vec<Row> {
+        let values = serde_json::to_value(&self.settings).unwrap_or_default();
+        PARAMS
+            .iter()
+            .map(|param| Row {
+                name: param.name,
+                value: values[param.name].clone(),
+                origin: self
+                    .origins
+                    .get(param.name)
+                    .unwrap_or(&Origin::Default)
+                    .to_string(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,244 @@
+//! The one table of parameters, from which the reader, the example file and the manual come.
+
+use std::fmt::Write as _;
+
+use super::error::did_you_mean;
+use super::failsafe::{CALICO_INBOUND, CALICO_OUTBOUND};
+use super::value::Kind;
+
+/// One setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// Its name: that of the FelixConfiguration field where Calico has the setting.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// The default as it is written in a settings file; empty where the host decides.
+    pub default: &'static str,
+    /// Whether a FelixConfiguration resource may set it; else it belongs to the host alone.
+    pub felix: bool,
+    /// One sentence of explanation.
+    pub doc: &'static str,
+}
+
+const fn host(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Param {
+    Param {
+        name,
+        kind,
+        default,
+        felix: false,
+        doc,
+    }
+}
+
+const fn felix(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Param {
+    Param {
+        name,
+        kind,
+        default,
+        felix: true,
+        doc,
+    }
+}
+
+const ALLOW: Kind = Kind::Choice(&["Accept", "Return"]);
+
+/// Every setting, in the order in which people are shown them.
+pub const PARAMS: &[Param] = &[
+    host(
+        "policyDirs",
+        Kind::Dirs,
+        "[\"/etc/moat/policy.d\"]",
+        "Directories whose .yaml, .yml and .json files hold the policy resources.",
+    ),
+    host(
+        "stateDir",
+        Kind::Dir,
+        "\"/var/lib/moat\"",
+        "Where the snapshot of the last good policy is kept.",
+    ),
+    host(
+        "runDir",
+        Kind::Dir,
+        "\"/run/moat\"",
+        "Where the control socket moatd.sock is made.",
+    ),
+    host(
+        "felixHostname",
+        Kind::Hostname,
+        "",
+        "The name by which HostEndpoints refer to this host in spec.node.",
+    ),
+    felix(
+        "iptablesBackend",
+        Kind::Choice(&["auto", "nft", "legacy"]),
+        "\"auto\"",
+        "Which iptables to use; auto is what the host already uses, else what its kernel has.",
+    ),
+    felix(
+        "interfacePrefix",
+        Kind::Interfaces,
+        "[\"cali\"]",
+        "Interfaces whose name starts with one of these belong to workloads on this host.",
+    ),
+    felix(
+        "interfaceExclude",
+        Kind::Interfaces,
+        "[\"kube-ipvs0\"]",
+        "Interfaces that no HostEndpoint governs.",
+    ),
+    felix(
+        "chainInsertMode",
+        Kind::Choice(&["insert", "append"]),
+        "\"insert\"",
+        "Whether moat's jumps stand before or after the other rules of a kernel chain.",
+    ),
+    felix(
+        "defaultEndpointToHostAction",
+        Kind::Choice(&["Drop", "Return", "Accept"]),
+        "\"Drop\"",
+        "What becomes of workload traffic to this host that the workload's policy allows.",
+    ),
+    felix(
+        "iptablesFilterAllowAction",
+        ALLOW,
+        "\"Accept\"",
+        "Whether allowed packets are accepted at once or go on to the host's own filter rules.",
+    ),
+    felix(
+        "iptablesMangleAllowAction",
+        ALLOW,
+        "\"Accept\"",
+        "The same for preDNAT policy and the host's own mangle rules.",
+    ),
+    felix(
+        "iptablesFilterDenyAction",
+        Kind::Choice(&["Drop", "Reject"]),
+        "\"Drop\"",
+        "Whether denied packets vanish or their sender is told.",
+    ),
+    felix(
+        "iptablesMarkMask",
+        Kind::Mask,
+        "0xffff0000",
+        "The bits of the packet mark that moat may use; no other program may use them.",
+    ),
+    felix(
+        "failsafeInboundHostPorts",
+        Kind::Failsafes(CALICO_INBOUND),
+        "[\"tcp:22\", \"udp:68\", \"udp:546\"]",
+        "Ports of this host that stay open whatever policy says.",
+    ),
+    felix(
+        "failsafeOutboundHostPorts",
+        Kind::Failsafes(CALICO_OUTBOUND),
+        "[\"udp:53\", \"tcp:53\", \"udp:67\", \"udp:547\", \"udp:123\"]",
+        "Ports elsewhere that stay reachable whatever policy says.",
+    ),
+    felix(
+        "disableConntrackInvalidCheck",
+        Kind::Bool,
+        "false",
+        "Whether packets that connection tracking calls invalid are judged by policy, not dropped.",
+    ),
+    felix(
+        "logPrefix",
+        Kind::LogPrefix,
+        "\"calico-packet\"",
+        "Prefix of the kernel's lines for Log rules; %t is the tier, %n the policy, %k its kind.",
+    ),
+    felix(
+        "ipv6Support",
+        Kind::Bool,
+        "true",
+        "Whether IPv6 is protected too.",
+    ),
+    felix(
+        "iptablesRefreshInterval",
+        Kind::Duration,
+        "\"180s\"",
+        "How often the rules in the kernel are compared with the wanted ones; 0 means never.",
+    ),
+    felix(
+        "logSeverityScreen",
+        Kind::Choice(&["Trace", "Debug", "Info", "Warning", "Error", "Fatal"]),
+        "\"Info\"",
+        "The least severity of log lines.",
+    ),
+    felix(
+        "maxIpsetSize",
+        Kind::Count,
+        "1048576",
+        "The most members an IP set may have.",
+    ),
+];
+
+impl Param {
+    /// The setting of exactly this name.
+    pub fn find(name: &str) -> Option<&'static Param> {
+        PARAMS.iter().find(|param| param.name == name)
+    }
+
+    /// The default, for people.
+    pub fn default_text(&self) -> &'static str {
+        if self.default.is_empty() {
+            "the lower-case name of the host"
+        } else {
+            self.default
+        }
+    }
+}
+
+/// Help for an unknown setting: the one that was most likely meant.
+pub(super) fn suggestion(name: &str) -> String {
+    did_you_mean(name, PARAMS.iter().map(|param| param.name))
+        .unwrap_or_else(|| "`moatctl config show` lists all settings".into())
+}
+
+/// The parameter table as Markdown, for the manual page moat.toml(5).
+pub fn reference_markdown() -> String {
+    let mut out = String::new();
+    for param in PARAMS {
+        let scope = if param.felix {
+            "A FelixConfiguration resource can set it."
+        } else {
+            "Set on the host only."
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "### {}\n\n{}\n\nValue: {}. Default: `{}`. {scope}\n\n",
+            param.name,
+            param.doc,
+            param.kind.accepts().replace('|', "or"),
+            param.default_text(),
+        );
+    }
+    out
+}
+
+/// The settings file as it is installed: every setting commented out, with its default.
+pub fn example_file() -> String {
+    let mut out = String::from(
+        "# Settings of moatd, see moat.toml(5). What is commented out is the default.\n\
+         # Files in /etc/moat/moat.d/*.toml are read after this one and win over it.\n",
+    );
+    for param in PARAMS {
+        let _ = write!(
+            out,
+            "\n# {}\n# Value: {}.\n",
+            param.doc,
+            param.kind.accepts()
+        );
+        let _ = match param.default {
+            "" => writeln!(
+                out,
+                "# Default: {}.\n#{} = \"\"",
+                param.default_text(),
+                param.name
+            ),
+            default => writeln!(out, "#{} = {default}", param.name),
+        };
+    }
+    out
+}

@@ -1,0 +1,121 @@
+//! The settings as typed values.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::failsafe::Failsafe;
+
+/// Every setting. In JSON the names are those of the parameter table, which says what each means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    /// Directories with policy files, absolute.
+    pub policy_dirs: Vec<PathBuf>,
+    /// What must survive a reboot: snapshot and backend choice.
+    pub state_dir: PathBuf,
+    /// The control socket and locks.
+    pub run_dir: PathBuf,
+    /// The name by which endpoints refer to this host.
+    pub felix_hostname: String,
+    /// Which iptables programs to use.
+    pub iptables_backend: IptablesBackend,
+    /// Interfaces whose name starts with one of these belong to local workloads.
+    pub interface_prefix: Vec<String>,
+    /// Interfaces that are never treated as interfaces of the host.
+    pub interface_exclude: Vec<String>,
+    /// Where moat's jumps stand in the kernel's chains.
+    pub chain_insert_mode: ChainInsertMode,
+    /// What becomes of traffic from a workload to this host when policy of the workload allows it.
+    pub default_endpoint_to_host_action: HostAction,
+    /// What an allowed packet does in the filter table.
+    pub iptables_filter_allow_action: AllowAction,
+    /// What an allowed packet does in the mangle table.
+    pub iptables_mangle_allow_action: AllowAction,
+    /// What a denied packet meets in the filter table.
+    pub iptables_filter_deny_action: DenyAction,
+    /// Packet mark bits that moat may use; at least four.
+    #[serde(with = "super::value::mask")]
+    pub iptables_mark_mask: u32,
+    /// Ports of this host that stay open.
+    pub failsafe_inbound_host_ports: Vec<Failsafe>,
+    /// Ports elsewhere that stay reachable.
+    pub failsafe_outbound_host_ports: Vec<Failsafe>,
+    /// Whether packets that connection tracking calls invalid are judged by policy.
+    pub disable_conntrack_invalid_check: bool,
+    /// Prefix of log lines of Log rules.
+    pub log_prefix: String,
+    /// Whether IPv6 is protected too.
+    pub ipv6_support: bool,
+    /// Time between comparisons with the kernel; zero means never.
+    #[serde(with = "super::value::duration")]
+    pub iptables_refresh_interval: Duration,
+    /// The least severity that is logged.
+    pub log_severity_screen: Severity,
+    /// Most members an IP set may have.
+    pub max_ipset_size: u32,
+}
+
+/// Values of `iptablesBackend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IptablesBackend {
+    /// What the host already uses, else what its kernel has.
+    Auto,
+    /// `iptables-nft`.
+    Nft,
+    /// `iptables-legacy`.
+    Legacy,
+}
+
+/// Values of `chainInsertMode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChainInsertMode {
+    /// Before the rules of others.
+    Insert,
+    /// After them.
+    Append,
+}
+
+/// Values of `defaultEndpointToHostAction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostAction {
+    /// Drop the packet.
+    Drop,
+    /// Go on to the host's own rules.
+    Return,
+    /// Accept the packet.
+    Accept,
+}
+
+/// Values of `iptablesFilterAllowAction` and `iptablesMangleAllowAction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AllowAction {
+    /// Accept the packet at once.
+    Accept,
+    /// Go on to the host's own rules.
+    Return,
+}
+
+/// Values of `iptablesFilterDenyAction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DenyAction {
+    /// Drop the packet silently.
+    Drop,
+    /// Tell the sender.
+    Reject,
+}
+
+/// Values of `logSeverityScreen`, from the most to the least talkative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Severity {
+    Trace,
+    Debug,
+    Info,
+    Warning,
+    Error,
+    Fatal,
+}

@@ -1,0 +1,56 @@
+//! `moatctl checksystem`
+
+use super::output::{table, tint};
+use super::{EX_NO, EX_OK, EX_UNAVAILABLE, Failure, Global, Outcome, client, files, output};
+use crate::daemon::control::Request;
+use crate::dataplane::iptables::{self, Feature};
+
+/// Says what this kernel and its tools can do. The daemon is asked; before it runs the first time the same checks run here.
+pub fn run(global: &Global) -> Outcome {
+    let features: Vec<Feature> = match client::ask(global, &Request::Checksystem) {
+        Ok(features) => features,
+        Err(failure) if failure.code == EX_UNAVAILABLE => here(global)?,
+        Err(failure) => return Err(failure),
+    };
+    output::print(global.output, &features, || text(&features))?;
+    Ok(if features.iter().all(|f| f.works) {
+        EX_OK
+    } else {
+        EX_NO
+    })
+}
+
+fn here(global: &Global) -> Result<Vec<Feature>, Failure> {
+    let setting = files::settings(global, &[])?.settings.iptables_backend;
+    let choice = iptables::would_choose(setting).map_err(|m| Failure::new(EX_UNAVAILABLE, m))?;
+    Ok(iptables::check_features(choice.backend))
+}
+
+fn text(features: &[Feature]) -> String {
+    let rows: Vec<Vec<String>> = features
+        .iter()
+        .map(|f| {
+            let lost = if f.works {
+                String::new()
+            } else {
+                format!("lost: {} ({})", f.lost, f.message)
+            };
+            vec![
+                if f.works { "ok" } else { "missing" }.to_owned(),
+                f.name.clone(),
+                lost,
+            ]
+        })
+        .collect();
+    let good = features.iter().all(|f| f.works);
+    let last = if good {
+        "everything moat needs is there"
+    } else {
+        "something is missing"
+    };
+    format!(
+        "{}\n{}",
+        table(&["", "FEATURE", ""], &rows),
+        tint(good, last)
+    )
+}

@@ -1,0 +1,87 @@
+//! Printing: readable text, or JSON and YAML with stable keys.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::{EX_UNAVAILABLE, Failure};
+use crate::api;
+
+/// Form of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For people, with more columns
+    Wide,
+    /// Names only
+    Name,
+    /// JSON with stable keys
+    Json,
+    /// YAML with the same keys
+    Yaml,
+}
+
+/// Prints a value in the form asked for.
+pub fn print<T: Serialize>(
+    output: Output,
+    value: &T,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    let broken = |e: serde_json::Error| Failure::new(EX_UNAVAILABLE, e.to_string());
+    let text = match output {
+        Output::Json => serde_json::to_string_pretty(value).map_err(broken)?,
+        Output::Yaml => api::to_yaml(&serde_json::to_value(value).map_err(broken)?)
+            .trim_end()
+            .to_owned(),
+        Output::Text | Output::Wide | Output::Name => text(),
+    };
+    let result = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+    match result {
+        // A reader that has seen enough (`| head`) is no error.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(EX_UNAVAILABLE, error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Columns as wide as their content, separated by two blanks.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|h| h.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(c, w)| format!("{c:<w$}", w = *w));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(header.to_vec())];
+    lines.extend(
+        rows.iter()
+            .map(|row| line(row.iter().map(String::as_str).collect())),
+    );
+    lines.join("\n")
+}
+
+/// Green for good, red for bad, on a terminal only.
+pub fn tint(good: bool, text: &str) -> String {
+    if !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
+        return text.to_owned();
+    }
+    let colour = if good { 32 } else { 31 };
+    format!("\u{1b}[1;{colour}m{text}\u{1b}[0m")
+}
+
+/// Text from files and sockets, without control characters that could steer a terminal.
+pub fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}

@@ -1,0 +1,117 @@
+//! `moatctl status`
+
+use clap::Args;
+
+use super::output::{plain, table, tint};
+use super::{EX_NO, EX_OK, Global, Outcome, client, output};
+use crate::daemon::control::Request;
+use crate::daemon::{State, Status};
+
+/// Command line.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Exit 1 unless the state is enforcing, for monitoring
+    #[arg(long)]
+    check: bool,
+}
+
+/// Shows what moatd enforces.
+pub fn run(global: &Global, args: &StatusArgs) -> Outcome {
+    let status: Status = client::ask(global, &Request::Status)?;
+    output::print(global.output, &status, || text(&status))?;
+    let good = status.state == State::Enforcing || !args.check;
+    Ok(if good { EX_OK } else { EX_NO })
+}
+
+fn text(status: &Status) -> String {
+    let state = match status.state {
+        State::Starting => tint(false, "starting"),
+        State::Enforcing => tint(true, "enforcing"),
+        State::Degraded => tint(false, "degraded"),
+    };
+    let mut lines = vec![
+        format!("node        {}", status.node),
+        format!("state       {state}, generation {}", status.generation),
+        format!("backend     {} ({})", status.backend, status.backend_reason),
+    ];
+    if let Some(apply) = &status.last_apply {
+        lines.push(format!(
+            "last apply  {} in {} ms",
+            apply.when, apply.milliseconds
+        ));
+    }
+    if let Some(when) = &status.verified_at {
+        lines.push(format!("verified    {when}"));
+    }
+    if let Some(snapshot) = &status.snapshot {
+        lines.push(format!(
+            "snapshot    generation {}, {} s old",
+            snapshot.generation, snapshot.age
+        ));
+    }
+    for source in &status.sources {
+        let sync = if source.in_sync {
+            "in sync"
+        } else {
+            "from the snapshot"
+        };
+        lines.push(format!(
+            "source      {}: {sync}, read {}",
+            source.name,
+            source.last_contact.as_deref().unwrap_or("never")
+        ));
+    }
+    lines.push(String::new());
+    lines.extend(endpoints(status));
+    if !status.degraded.is_empty() {
+        lines.push("\nproblems".to_owned());
+        lines.extend(
+            status
+                .degraded
+                .iter()
+                .map(|d| format!("  {}", plain(&d.reason))),
+        );
+    }
+    if !status.warnings.is_empty() {
+        lines.push("\nwarnings".to_owned());
+        lines.extend(status.warnings.iter().map(|w| format!("  {}", plain(w))));
+    }
+    lines.join("\n")
+}
+
+fn endpoints(status: &Status) -> Vec<String> {
+    if status.endpoints.is_empty() {
+        return vec!["no endpoint belongs to this host: nothing is enforced".to_owned()];
+    }
+    let rows: Vec<Vec<String>> = status
+        .endpoints
+        .iter()
+        .map(|e| {
+            vec![
+                e.name.clone(),
+                join(&e.interfaces),
+                join(&e.addresses),
+                join(&e.policies),
+                join(&e.profiles),
+            ]
+        })
+        .collect();
+    vec![table(
+        &[
+            "ENDPOINT",
+            "INTERFACES",
+            "ADDRESSES",
+            "POLICIES IN ORDER",
+            "PROFILES",
+        ],
+        &rows,
+    )]
+}
+
+fn join(items: &[String]) -> String {
+    if items.is_empty() {
+        "-".to_owned()
+    } else {
+        items.join(",")
+    }
+}

@@ -1,0 +1,86 @@
+//! `moatctl validate`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::files::{self, Inputs};
+use super::{EX_NO, EX_OK, Global, Outcome, output};
+use crate::api::Issue;
+use crate::calc;
+
+/// The most hosts whose endpoints are looked at one by one.
+const MAX_NODES: usize = 50;
+
+/// Command line.
+#[derive(Debug, Args)]
+pub struct Validate {
+    #[command(flatten)]
+    inputs: Inputs,
+    /// More inputs
+    #[arg(value_name = "FILE|DIR|-")]
+    more: Vec<PathBuf>,
+    /// Warnings make the answer no, too
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    valid: bool,
+    files: usize,
+    resources: usize,
+    issues: Vec<Issue>,
+}
+
+/// Checks files with everything that the daemon would check.
+pub fn run(global: &Global, args: &Validate) -> Outcome {
+    let filenames: Vec<PathBuf> = args
+        .inputs
+        .filenames
+        .iter()
+        .chain(&args.more)
+        .cloned()
+        .collect();
+    let read = files::read(global, &filenames)?;
+    let mut issues = read.issues.clone();
+    let mut settings = files::settings(global, &read.resources)?;
+    issues.extend(calc::lint_resources(&read.resources));
+    let asked = global.node.iter().cloned().collect();
+    let nodes = if global.node.is_some() {
+        asked
+    } else {
+        calc::nodes(&read.resources)
+    };
+    for node in nodes.into_iter().take(MAX_NODES) {
+        settings.settings.felix_hostname = node;
+        issues.extend(calc::lint_host(
+            &read.resources,
+            &files::host_policy(&settings, &read.resources),
+        ));
+    }
+    let valid = !read.is_invalid() && (!args.strict || issues.is_empty());
+    let report = Report {
+        valid,
+        files: read.files.len(),
+        resources: read.resources.len(),
+        issues,
+    };
+    output::print(global.output, &report, || text(&report))?;
+    Ok(if valid { EX_OK } else { EX_NO })
+}
+
+fn text(report: &Report) -> String {
+    let mut lines: Vec<String> = report.issues.iter().map(ToString::to_string).collect();
+    let word = if report.valid {
+        output::tint(true, "valid")
+    } else {
+        output::tint(false, "invalid")
+    };
+    let (files, resources, issues) = (report.files, report.resources, report.issues.len());
+    lines.push(format!(
+        "{word}: {files} files, {resources} valid resources, {issues} errors and warnings"
+    ));
+    lines.join("\n")
+}

@@ -1,0 +1,156 @@
+//! Answers to what clients ask through the control socket.
+
+use super::control::{Call, Reply, Request};
+use super::report::{ConfigReport, PlanReport, SnapshotReport, SourceReport, Status};
+use super::run::Daemon;
+use crate::api::{self, Kind};
+use crate::dataplane::{Dataplane, iptables};
+use crate::verdict;
+
+impl Daemon<'_> {
+    /// Answers one call.
+    pub(super) fn answer(&mut self, call: Call) {
+        let reply = match self.reply(call.request) {
+            Ok(value) => Reply::Ok(value),
+            Err(message) => Reply::Error(message),
+        };
+        // A client that left needs no answer.
+        let _ = call.reply.send(reply);
+    }
+
+    fn reply(&mut self, request: Request) -> Result<serde_json::Value, String> {
+        match request {
+            Request::Status => to_json(&self.status()),
+            Request::Get {
+                kind,
+                namespace,
+                name,
+            } => self.get(&kind, namespace.as_deref(), name.as_deref()),
+            Request::Config => to_json(&self.config()),
+            Request::Plan { files } => self.plan(&files).and_then(|plan| to_json(&plan)),
+            Request::Explain(query) => {
+                let engine = &self.parts.engine;
+                let resources: Vec<_> = engine.store().resources().cloned().collect();
+                let answer =
+                    verdict::explain(&query, engine.policy(), &resources, Some(engine.links()))?;
+                to_json(&answer)
+            }
+            Request::Checksystem => {
+                let backend = self.parts.choice.backend;
+                to_json(&tokio::task::block_in_place(|| {
+                    iptables::check_features(backend)
+                }))
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let engine = &self.parts.engine;
+        let in_sync = engine.store().unconfirmed().next().is_none();
+        let sources = self
+            .parts
+            .loaded
+            .settings
+            .policy_dirs
+            .iter()
+            .map(|dir| SourceReport {
+                name: format!("dir:{}", dir.display()),
+                in_sync,
+                last_contact: Some(self.last_contact.clone()),
+                revision: engine.store().revision(),
+            });
+        Status {
+            node: self.parts.loaded.settings.felix_hostname.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: self.parts.generation,
+            state: self.state(),
+            degraded: self.degraded(),
+            warnings: self
+                .missing
+                .iter()
+                .cloned()
+                .chain(engine.warnings())
+                .collect(),
+            endpoints: engine.endpoints(),
+            backend: self.parts.dataplane.name(),
+            backend_reason: self.parts.choice.why.clone(),
+            sources: sources.collect(),
+            snapshot: self.snapshot.map(|(generation, at)| SnapshotReport {
+                generation,
+                age: at.elapsed().as_secs(),
+            }),
+            last_apply: self.last_apply.clone(),
+            verified_at: self.verified_at.clone(),
+        }
+    }
+
+    fn get(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<serde_json::Value, String> {
+        let kind: Kind = kind.parse().map_err(|_| format!("unknown kind {kind}"))?;
+        let wanted = |r: &&api::Resource| {
+            r.id.kind == kind
+                && namespace.is_none_or(|n| n == r.id.namespace)
+                && name.is_none_or(|n| n == r.id.name)
+        };
+        let found: Vec<_> = self
+            .parts
+            .engine
+            .store()
+            .resources()
+            .filter(wanted)
+            .collect();
+        let found: Vec<serde_json::Value> = found
+            .iter()
+            .map(|r| serde_json::json!({"resource": &*r.raw, "origin": r.origin.to_string()}))
+            .collect();
+        Ok(serde_json::Value::Array(found))
+    }
+
+    fn config(&self) -> ConfigReport {
+        let rows = self.parts.loaded.rows();
+        ConfigReport {
+            settings: rows
+                .iter()
+                .filter_map(|row| serde_json::to_value(row).ok())
+                .collect(),
+            notes: self.parts.loaded.notes.clone(),
+        }
+    }
+
+    fn plan(&mut self, files: &[(String, String)]) -> Result<PlanReport, String> {
+        let mut resources = Vec::new();
+        let mut issues = Vec::new();
+        for (name, text) in files {
+            let parsed = api::parse_bytes(name, text.as_bytes());
+            issues.extend(parsed.issues.iter().map(ToString::to_string));
+            if parsed.has_errors() {
+                return Err(issues.join("\n"));
+            }
+            resources.extend(parsed.resources);
+        }
+        let ruleset = if files.is_empty() {
+            self.ruleset.clone()
+        } else {
+            self.parts.engine.candidate(&resources)
+        };
+        let plan = tokio::task::block_in_place(|| {
+            self.parts.dataplane.read()?;
+            self.parts.dataplane.plan(&ruleset)
+        });
+        let plan = plan.map_err(|e| e.to_string())?;
+        Ok(PlanReport {
+            changes: !plan.is_empty(),
+            changed: plan.changed,
+            lines: plan.lines(),
+            issues,
+        })
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, String> {
+    serde_json::to_value(value).map_err(|e| e.to_string())
+}

@@ -1,0 +1,141 @@
+//! The control socket: one JSON request per connection, one JSON answer. Only root can open it.
+
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::verdict::Query;
+
+/// Name of the socket in the run directory.
+pub const SOCKET: &str = "moatd.sock";
+/// The longest request in bytes: candidate files of a plan are sent along.
+const MAX_REQUEST: u64 = 16 << 20;
+/// How long a client may take to send its request.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections served at a time.
+const MAX_CLIENTS: usize = 16;
+
+/// What a client may ask.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "command")]
+pub enum Request {
+    /// A [`super::Status`].
+    Status,
+    /// Resources in force, as a list of objects.
+    Get {
+        /// Kind as in resources.
+        kind: String,
+        /// Only this namespace.
+        namespace: Option<String>,
+        /// Only this name.
+        name: Option<String>,
+    },
+    /// A [`super::ConfigReport`].
+    Config,
+    /// A [`super::PlanReport`]: the kernel read anew against what is wanted, or against candidate files.
+    Plan {
+        /// Name and text of files whose resources are added to those in force.
+        files: Vec<(String, String)>,
+    },
+    /// A verdict with its trace.
+    Explain(Query),
+    /// A list of features.
+    Checksystem,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reply {
+    /// The answer.
+    Ok(serde_json::Value),
+    /// Why there is none.
+    Error(String),
+}
+
+/// A request on its way to the loop.
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// Binds the socket and serves it in tasks of its own.
+///
+/// # Errors
+/// When another daemon serves it, or it cannot be made.
+pub fn serve(run_dir: &Path) -> std::io::Result<(mpsc::Receiver<Call>, PathBuf)> {
+    std::fs::create_dir_all(run_dir)?;
+    let path = run_dir.join(SOCKET);
+    if BlockingStream::connect(&path).is_ok() {
+        let message = format!("another moatd serves {}", path.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, message));
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The umask of the daemon makes it root's alone.
+    let listener = UnixListener::bind(&path)?;
+    let (sender, receiver) = mpsc::channel(MAX_CLIENTS);
+    tokio::spawn(accept(listener, sender));
+    Ok((receiver, path))
+}
+
+async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    let places = std::sync::Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let calls = calls.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answer(stream, calls).await {
+                        tracing::debug!("control connection: {error}");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("control socket: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::Result<()> {
+    let mut line = Vec::new();
+    let (reading, mut writing) = stream.split();
+    let mut reader = BufReader::new(reading).take(MAX_REQUEST);
+    let read = tokio::time::timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await;
+    let reply = match read {
+        Err(_) => Reply::Error("the request took too long".to_owned()),
+        Ok(Err(error)) => return Err(error),
+        Ok(Ok(_)) => match serde_json::from_slice(&line) {
+            Err(error) => Reply::Error(format!("not a request: {error}")),
+            Ok(request) => ask(&calls, request).await,
+        },
+    };
+    let mut text = serde_json::to_vec(&reply)?;
+    text.push(b'\n');
+    writing.write_all(&text).await?;
+    writing.shutdown().await
+}
+
+async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Reply {
+    let (reply, answer) = oneshot::channel();
+    let gone = || Reply::Error("moatd is stopping".to_owned());
+    if calls.send(Call { request, reply }).await.is_err() {
+        return gone();
+    }
+    answer.await.unwrap_or_else(|_| gone())
+}

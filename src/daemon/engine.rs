@@ -1,0 +1,285 @@
+//! The pure middle of the daemon: store, calculator, compiler. No clock, no kernel, no task.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::report::{Degraded, EndpointReport};
+use crate::api::{Issue, ResourceId, Severity, Spec};
+use crate::calc::{self, Calculator, Direction, Host, HostEp, HostPolicy, TierBlock, WorkloadEp};
+use crate::compile::{self, Ruleset};
+use crate::config::Settings;
+use crate::dataplane::links::Links;
+use crate::source::FileUpdate;
+use crate::store::{SavedStore, Store};
+
+/// Name of the directory source in the store.
+pub const DIR: &str = "dir";
+
+/// Resources in, ruleset out.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    ipv6: bool,
+    links: Links,
+    store: Store,
+    calculator: Calculator,
+    policy: Arc<HostPolicy>,
+}
+
+impl Engine {
+    /// An engine without resources.
+    pub fn new(settings: Settings, links: Links, ipv6: bool) -> Engine {
+        let store = Store::new();
+        let mut calculator = calculator(&settings, &links, &store);
+        let policy = Arc::new(calculator.host_policy());
+        Engine {
+            settings,
+            ipv6,
+            links,
+            store,
+            calculator,
+            policy,
+        }
+    }
+
+    /// What is in force.
+    pub fn policy(&self) -> &Arc<HostPolicy> {
+        &self.policy
+    }
+
+    /// The view of all resources.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Interfaces and addresses.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Takes up what a snapshot held.
+    pub fn seed(&mut self, saved: SavedStore) {
+        let changes = self.store.seed(saved);
+        self.feed(&changes);
+    }
+
+    /// Takes in what the directories hold; says whether any resource changed, and whether a FelixConfiguration did.
+    pub fn update(&mut self, updates: Vec<FileUpdate>) -> Touched {
+        let changes = self.store.apply(DIR, updates);
+        self.feed(&changes);
+        let felix = |id: &ResourceId| id.kind == crate::api::Kind::FelixConfiguration;
+        Touched {
+            resources: !changes.is_empty(),
+            felix: changes.deleted.iter().any(felix)
+                || changes.upserted.iter().any(|r| felix(&r.id)),
+        }
+    }
+
+    fn feed(&mut self, changes: &crate::store::Changes) {
+        for id in &changes.deleted {
+            self.calculator.delete(id);
+        }
+        for resource in &changes.upserted {
+            self.calculator.upsert(resource);
+        }
+    }
+
+    /// Other interfaces or addresses.
+    pub fn set_links(&mut self, links: Links) {
+        self.calculator.set_links(links.clone());
+        self.links = links;
+    }
+
+    /// Other settings.
+    pub fn set_settings(&mut self, settings: Settings) {
+        if settings.felix_hostname == self.settings.felix_hostname {
+            self.calculator.set_settings(&settings);
+        } else {
+            self.calculator = calculator(&settings, &self.links, &self.store);
+        }
+        self.settings = settings;
+    }
+
+    /// Calculates; says whether the host policy differs from the one before.
+    pub fn calculate(&mut self) -> bool {
+        let policy = self.calculator.host_policy();
+        if policy == *self.policy {
+            return false;
+        }
+        self.policy = Arc::new(policy);
+        true
+    }
+
+    /// The ruleset of the host policy.
+    pub fn ruleset(&self) -> Ruleset {
+        compile::compile(
+            &self.policy,
+            &compile::Options::new(&self.settings, self.ipv6),
+        )
+    }
+
+    /// The ruleset that these resources, added to the present ones or in place of them, would make.
+    pub fn candidate(&self, resources: &[crate::api::Resource]) -> Ruleset {
+        let mut merged: BTreeMap<ResourceId, crate::api::Resource> = self
+            .store
+            .resources()
+            .map(|r| (r.id.clone(), r.clone()))
+            .collect();
+        merged.extend(resources.iter().map(|r| (r.id.clone(), r.clone())));
+        let resources: Vec<_> = merged.into_values().collect();
+        let host = Host {
+            node: self.settings.felix_hostname.clone(),
+            links: self.links.clone(),
+        };
+        let policy = calc::compute(&resources, &host, &self.settings);
+        compile::compile(&policy, &compile::Options::new(&self.settings, self.ipv6))
+    }
+
+    /// Fields of all FelixConfigurations, by name.
+    pub fn felix(&self) -> Vec<(String, &BTreeMap<String, serde_json::Value>)> {
+        let resources = self.store.resources();
+        resources
+            .filter_map(|r| match &r.spec {
+                Spec::FelixConfiguration(felix) => Some((r.id.name.clone(), &felix.fields)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Errors in the files, and what is in force from the snapshot only.
+    pub fn degraded(&self) -> Vec<Degraded> {
+        let errors = self
+            .store
+            .problems()
+            .into_iter()
+            .filter(|i| i.severity == Severity::Error);
+        let mut degraded: Vec<Degraded> = errors.map(|issue| of_issue(&issue)).collect();
+        degraded.extend(self.store.unconfirmed().map(|path| Degraded {
+            reason:
+                "the file cannot be read now: its content of the snapshot is in force".to_owned(),
+            object: path.to_owned(),
+            place: path.to_owned(),
+        }));
+        degraded
+    }
+
+    /// What may surprise the user.
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = self
+            .store
+            .problems()
+            .into_iter()
+            .filter(|i| i.severity == Severity::Warning);
+        let mut warnings: Vec<String> = warnings.map(|i| i.to_string()).collect();
+        let resources: Vec<_> = self.store.resources().cloned().collect();
+        let mut issues = calc::lint_resources(&resources);
+        issues.extend(calc::lint_host(&resources, &self.policy));
+        warnings.extend(issues.iter().map(ToString::to_string));
+        warnings
+    }
+
+    /// The endpoints of this host.
+    pub fn endpoints(&self) -> Vec<EndpointReport> {
+        let hosts = self
+            .policy
+            .endpoints
+            .values()
+            .map(|ep| self.host_report(ep));
+        let workloads = self
+            .policy
+            .workloads
+            .iter()
+            .map(|(iface, ep)| workload_report(iface, ep));
+        hosts.chain(workloads).collect()
+    }
+
+    fn host_report(&self, ep: &HostEp) -> EndpointReport {
+        let mut interfaces: Vec<String> = ep.attach.interfaces.iter().cloned().collect();
+        if ep.attach.others {
+            interfaces.push("*".to_owned());
+        }
+        let id = ResourceId {
+            kind: crate::api::Kind::HostEndpoint,
+            namespace: String::new(),
+            name: ep.name.clone(),
+        };
+        let addresses = match self.store.get(&id).map(|r| &r.spec) {
+            Some(Spec::HostEndpoint(spec)) => {
+                spec.expected_ips.iter().map(ToString::to_string).collect()
+            }
+            _ => Vec::new(),
+        };
+        let tiers: Vec<&TierBlock> = ep.tiers.values().flatten().collect();
+        EndpointReport {
+            name: ep.name.clone(),
+            kind: "HostEndpoint".to_owned(),
+            interfaces,
+            addresses,
+            policies: policies(&tiers),
+            profiles: ep.profiles.clone(),
+            staged: ep.staged.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// What an update touched.
+#[derive(Clone, Copy, Debug)]
+pub struct Touched {
+    /// Any resource.
+    pub resources: bool,
+    /// A FelixConfiguration, so that settings must be loaded again.
+    pub felix: bool,
+}
+
+fn calculator(settings: &Settings, links: &Links, store: &Store) -> Calculator {
+    let host = Host {
+        node: settings.felix_hostname.clone(),
+        links: links.clone(),
+    };
+    let mut calculator = Calculator::new(host, settings);
+    for resource in store.resources() {
+        calculator.upsert(resource);
+    }
+    calculator
+}
+
+fn workload_report(iface: &str, ep: &WorkloadEp) -> EndpointReport {
+    EndpointReport {
+        name: format!("{}/{}", ep.id.namespace, ep.id.name),
+        kind: "WorkloadEndpoint".to_owned(),
+        interfaces: vec![iface.to_owned()],
+        addresses: ep.sources.iter().map(ToString::to_string).collect(),
+        policies: policies(&ep.tiers.iter().collect::<Vec<_>>()),
+        profiles: ep.profiles.clone(),
+        staged: ep.staged.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Policies in order, each once although it may act in several categories and directions.
+fn policies(tiers: &[&TierBlock]) -> Vec<String> {
+    let mut names = Vec::new();
+    for tier in tiers {
+        for id in tier
+            .policies(Direction::Ingress)
+            .iter()
+            .chain(tier.policies(Direction::Egress))
+        {
+            let name = format!("{}/{id}", tier.tier);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+fn of_issue(issue: &Issue) -> Degraded {
+    Degraded {
+        reason: issue.to_string(),
+        object: issue
+            .object
+            .as_ref()
+            .map_or_else(|| issue.file.clone(), ToString::to_string),
+        place: format!("{}:{}:{}", issue.file, issue.line, issue.column),
+    }
+}

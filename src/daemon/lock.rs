@@ -1,0 +1,132 @@
+//! The lock that keeps two daemons from working on one host.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+
+/// Held as long as it lives. The kernel frees it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Why the lock was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error(
+        "another moatd{} holds {}: stop it first, or give this one another stateDir",
+        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(),
+        path.display()
+    )]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// The other process, if it said.
+        pid: Option<u32>,
+    },
+    /// The state directory does not exist.
+    #[error("the state directory {} does not exist: create it, with mode 0700", .0.display())]
+    NoDirectory(PathBuf),
+    /// The lock file could not be opened or written.
+    #[error("cannot lock {}", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Takes the lock `lock` in the state directory `dir`, without waiting, and writes the pid of this process into it.
+///
+/// # Errors
+/// Another process has it, or the file cannot be made.
+pub fn acquire(dir: &Path) -> Result<Lock, LockError> {
+    let path = dir.join("lock");
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let io_error = |source: io::Error| LockError::Io {
+        path: path.clone(),
+        source,
+    };
+    let mut file = match open(&path, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT) => return Err(LockError::NoDirectory(dir.to_owned())),
+        Err(e) => return Err(io_error(e.into())),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(LockError::Held {
+                pid: pid_in(&mut file),
+                path,
+            });
+        }
+        Err(e) => return Err(io_error(e.into())),
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(io_error)?;
+    Ok(Lock { _file: file })
+}
+
+fn pid_in(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, "4000000000 and more than fits\n").unwrap();
+        let lock = acquire(dir.path()).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            format!("{}\n", std::process::id())
+        );
+        let refused = acquire(dir.path()).unwrap_err().to_string();
+        let said = format!(
+            "another moatd (pid {}) holds {}",
+            std::process::id(),
+            path.display()
+        );
+        assert!(refused.starts_with(&said), "{refused}");
+        drop(lock);
+        acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_new_file_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let _lock = acquire(dir.path()).unwrap();
+        let mode = std::fs::metadata(dir.path().join("lock"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn says_what_is_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = acquire(&dir.path().join("none")).unwrap_err();
+        assert!(
+            missing.to_string().contains("does not exist: create it"),
+            "{missing}"
+        );
+        symlink("elsewhere", dir.path().join("lock")).unwrap();
+        assert!(matches!(acquire(dir.path()), Err(LockError::Io { .. })));
+    }
+}

@@ -1,0 +1,68 @@
+//! Loading settings for the daemon, with the last good ones to fall back on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::args::{Args, DEFAULT_CONFIG};
+use crate::config::{ConfigError, Input, Loaded, load};
+
+/// The vendor's settings.
+pub const VENDOR_DIR: &str = "/usr/lib/moat";
+/// Where state is when no setting says otherwise.
+const DEFAULT_STATE_DIR: &str = "/var/lib/moat";
+
+/// Loads all layers.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn load_all(
+    args: &Args,
+    felix: Vec<(String, &BTreeMap<String, Value>)>,
+) -> Result<Loaded, Vec<ConfigError>> {
+    let hostname = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase();
+    load(&Input {
+        config_file: config_file(args),
+        explicit: args.config.is_some(),
+        vendor_dir: Path::new(VENDOR_DIR),
+        env: std::env::vars().collect(),
+        node: args.node.as_deref(),
+        felix,
+        hostname,
+    })
+}
+
+/// The settings file in use.
+pub fn config_file(args: &Args) -> &Path {
+    args.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))
+}
+
+/// One line per error.
+pub fn errors_text(errors: &[ConfigError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Where the snapshot may be although the settings cannot be loaded: the environment, the line in the broken file, the default.
+pub fn guess_state_dir(args: &Args) -> PathBuf {
+    let from_env =
+        std::env::vars().find(|(k, _)| matches!(k.as_str(), "MOAT_STATE_DIR" | "MOAT_STATEDIR"));
+    if let Some((_, dir)) = from_env.filter(|(_, v)| !v.is_empty()) {
+        return dir.into();
+    }
+    let text = std::fs::read_to_string(config_file(args)).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("stateDir")?.trim().strip_prefix('='));
+    let dir = line
+        .map(|v| v.trim().trim_matches(['"', '\'']))
+        .filter(|v| v.starts_with('/') && !v.contains(['"', '\'', '#']));
+    dir.map_or_else(|| DEFAULT_STATE_DIR.into(), PathBuf::from)
+}

@@ -1,0 +1,224 @@
+//! From nothing to a daemon that knows what to enforce: settings, lock, snapshot, links, files.
+
+use std::path::Path;
+
+use super::args::Args;
+use super::engine::{DIR, Engine};
+use super::lock::{self, Lock};
+use super::report::Degraded;
+use super::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE, Failure, settings};
+use crate::config::Loaded;
+use crate::dataplane::iptables::{self, Choice, Iptables};
+use crate::dataplane::links::LinkMonitor;
+use crate::source::{DirSource, Watcher};
+use crate::store::snapshot::{self, Snapshot};
+
+/// Everything the loop owns.
+pub struct Parts {
+    /// Settings in force.
+    pub loaded: Loaded,
+    /// What is wrong with the settings now, while last good ones are in force.
+    pub settings_problem: Option<Degraded>,
+    /// Keeps a second daemon away.
+    pub _lock: Lock,
+    /// Interfaces and addresses.
+    pub monitor: LinkMonitor,
+    /// The policy directories.
+    pub source: DirSource,
+    /// Their changes.
+    pub watcher: Watcher,
+    /// Resources to ruleset.
+    pub engine: Engine,
+    /// The kernel.
+    pub dataplane: Iptables,
+    /// Which backend, and why.
+    pub choice: Choice,
+    /// Generation of the snapshot, from which counting goes on.
+    pub generation: u64,
+}
+
+/// Starts up to the point where the first host policy is known.
+///
+/// # Errors
+/// What the operator must mend first.
+pub async fn start(args: &Args) -> Result<Parts, Failure> {
+    let fresh = settings::load_all(args, Vec::new());
+    let state_dir = match &fresh {
+        Ok(loaded) => loaded.settings.state_dir.clone(),
+        Err(_) => settings::guess_state_dir(args),
+    };
+    if fresh.is_ok() {
+        let created = std::fs::create_dir_all(&state_dir);
+        created.map_err(|e| {
+            Failure::new(
+                EX_CANTCREAT,
+                format!("cannot create {}: {e}", state_dir.display()),
+            )
+        })?;
+    }
+    let lock = match lock::acquire(&state_dir) {
+        Ok(lock) => lock,
+        Err(error) => {
+            let code = if fresh.is_err() {
+                EX_CONFIG
+            } else {
+                EX_CANTCREAT
+            };
+            let settings = fresh
+                .as_ref()
+                .err()
+                .map_or(String::new(), |e| settings::errors_text(e) + "; ");
+            return Err(Failure::new(code, format!("{settings}{error}")));
+        }
+    };
+    let snapshot = read_snapshot(&state_dir);
+    let (loaded, settings_problem) = settings_or_last_good(args, fresh, snapshot.as_ref())?;
+    set_log_level(&loaded);
+    let choice = iptables::choose(loaded.settings.iptables_backend, &loaded.settings.state_dir);
+    let choice = choice.map_err(|message| Failure::new(EX_UNAVAILABLE, message))?;
+    let dataplane = Iptables::new(choice.backend, loaded.settings.max_ipset_size as usize);
+    let monitor = LinkMonitor::new().await;
+    let monitor =
+        monitor.map_err(|e| Failure::new(EX_OSERR, format!("cannot follow interfaces: {e}")))?;
+    // Watching begins before reading, so that nothing falls between.
+    let watcher = Watcher::new(loaded.settings.policy_dirs.clone());
+    let source = DirSource::new(loaded.settings.policy_dirs.clone());
+    let ipv6 = iptables::ipv6_available();
+    let engine = Engine::new(loaded.settings.clone(), monitor.links().clone(), ipv6);
+    let mut parts = Parts {
+        loaded,
+        settings_problem,
+        _lock: lock,
+        monitor,
+        source,
+        watcher,
+        engine,
+        dataplane,
+        choice,
+        generation: 0,
+    };
+    parts.first_look(args, snapshot);
+    Ok(parts)
+}
+
+impl Parts {
+    fn first_look(&mut self, args: &Args, snapshot: Option<Snapshot>) {
+        let node = &self.loaded.settings.felix_hostname;
+        if let Some(snapshot) = snapshot {
+            self.generation = snapshot.generation;
+            if snapshot.node == *node {
+                self.engine.seed(snapshot.store);
+                self.source.expect(
+                    self.engine
+                        .store()
+                        .paths(DIR)
+                        .map(str::to_owned)
+                        .collect::<Vec<_>>(),
+                );
+            } else {
+                tracing::warn!(
+                    "the snapshot is of node {}, not {node}: its policy is not used",
+                    snapshot.node
+                );
+            }
+        }
+        let updates = self.source.scan();
+        self.engine.update(updates);
+        if self.settings_problem.is_none() {
+            self.reload_settings(args);
+        }
+        self.engine.calculate();
+    }
+
+    /// Loads the settings again, now with the FelixConfigurations in force; keeps the last good ones when that fails.
+    pub fn reload_settings(&mut self, args: &Args) {
+        match settings::load_all(args, self.engine.felix()) {
+            Err(errors) => {
+                let reason = format!(
+                    "{}: the last good settings stay in force",
+                    settings::errors_text(&errors)
+                );
+                let place = settings::config_file(args).display().to_string();
+                self.settings_problem = Some(Degraded {
+                    reason,
+                    object: "settings".to_owned(),
+                    place,
+                });
+            }
+            Ok(loaded) => {
+                self.settings_problem = None;
+                self.use_settings(loaded);
+            }
+        }
+    }
+
+    fn use_settings(&mut self, loaded: Loaded) {
+        if loaded == self.loaded {
+            return;
+        }
+        let (old, new) = (&self.loaded.settings, &loaded.settings);
+        if old.state_dir != new.state_dir
+            || old.run_dir != new.run_dir
+            || old.iptables_backend != new.iptables_backend
+        {
+            tracing::warn!(
+                "stateDir, runDir and iptablesBackend take effect at the next start of moatd"
+            );
+        }
+        if old.policy_dirs != new.policy_dirs {
+            self.watcher = Watcher::new(new.policy_dirs.clone());
+            self.source = DirSource::new(new.policy_dirs.clone());
+            self.source.expect(
+                self.engine
+                    .store()
+                    .paths(DIR)
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>(),
+            );
+            let updates = self.source.scan();
+            self.engine.update(updates);
+        }
+        self.engine.set_settings(loaded.settings.clone());
+        self.loaded = loaded;
+        set_log_level(&self.loaded);
+    }
+}
+
+fn set_log_level(loaded: &Loaded) {
+    if let Err(error) = super::logging::set_level(loaded.settings.log_severity_screen) {
+        tracing::warn!("{error}");
+    }
+}
+
+fn read_snapshot(state_dir: &Path) -> Option<Snapshot> {
+    let (snapshot, messages) = snapshot::read(state_dir);
+    for message in messages {
+        tracing::warn!("{message}");
+    }
+    snapshot
+}
+
+fn settings_or_last_good(
+    args: &Args,
+    fresh: Result<Loaded, Vec<crate::config::ConfigError>>,
+    snapshot: Option<&Snapshot>,
+) -> Result<(Loaded, Option<Degraded>), Failure> {
+    let errors = match fresh {
+        Ok(loaded) => return Ok((loaded, None)),
+        Err(errors) => settings::errors_text(&errors),
+    };
+    let saved = snapshot.and_then(|s| serde_json::from_value::<Loaded>(s.settings.clone()).ok());
+    let Some(loaded) = saved else {
+        return Err(Failure::new(
+            EX_CONFIG,
+            format!("{errors}; there are no last good settings to start with"),
+        ));
+    };
+    tracing::error!("{errors}; starting with the last good settings of the snapshot");
+    let problem = Degraded {
+        reason: format!("{errors}: the last good settings of the snapshot are in force"),
+        object: "settings".to_owned(),
+        place: settings::config_file(args).display().to_string(),
+    };
+    Ok((loaded, Some(problem)))
+}

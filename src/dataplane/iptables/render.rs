@@ -1,0 +1,123 @@
+//! One rule of the ruleset in the words of `iptables-restore`.
+
+use crate::api::Family;
+use crate::compile::{End, KRule, Match, Target, short_hash};
+
+/// Starts the comment of every rule of ours.
+pub const TAG: &str = "moat:";
+/// The longest comment the kernel stores, without the terminating zero.
+const MAX_COMMENT: usize = 255;
+/// Characters of a rule's identity.
+const ID_LEN: usize = 10;
+
+/// A rule ready for a restore file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// Identity: a hash of everything the rule says, kept in its comment.
+    pub id: String,
+    /// The rule without its chain.
+    pub text: String,
+}
+
+/// Renders one rule.
+pub fn render(rule: &KRule, family: Family) -> Rendered {
+    let matches: String = rule.matches.iter().map(|m| matching(m, family)).collect();
+    let target = target(&rule.target);
+    let id = short_hash(&format!("{matches}{target}{}", rule.note), ID_LEN);
+    let mut comment = format!("{TAG}{id}");
+    if !rule.note.is_empty() {
+        comment.push(' ');
+        comment.extend(rule.note.chars().map(|c| if is_plain(c) { c } else { '_' }));
+    }
+    comment.truncate(MAX_COMMENT);
+    let text = format!("{matches}-m comment --comment \"{comment}\" {target}");
+    Rendered { id, text }
+}
+
+/// Characters that pass through a quoted restore line and back unchanged.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || " .,:;=_-/+*()[]{}<>@#%^&|!~".contains(c)
+}
+
+/// The identity in the comment of a rule that a save tool printed.
+pub fn identity(line: &str) -> Option<String> {
+    let comment = line.split("--comment ").nth(1)?;
+    let comment = comment.strip_prefix('"').unwrap_or(comment);
+    let id: String = comment
+        .strip_prefix(TAG)?
+        .chars()
+        .take_while(char::is_ascii_alphanumeric)
+        .collect();
+    (!id.is_empty()).then_some(id)
+}
+
+fn not(negated: bool) -> &'static str {
+    if negated { "! " } else { "" }
+}
+
+fn matching(m: &Match, family: Family) -> String {
+    match m {
+        Match::InIface(name) => format!("-i {name} "),
+        Match::OutIface(name) => format!("-o {name} "),
+        Match::Protocol(p, n) => format!("{}-p {} ", not(*n), p.0),
+        Match::Net(End::Src, net, n) => format!("{}-s {net} ", not(*n)),
+        Match::Net(End::Dst, net, n) => format!("{}-d {net} ", not(*n)),
+        Match::Ports(end, ranges, n) => {
+            let list = ranges
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(",");
+            let option = match end {
+                End::Src => "--sports",
+                End::Dst => "--dports",
+            };
+            format!("-m multiport {}{option} {list} ", not(*n))
+        }
+        Match::Set(end, name, n) => format!("-m set {}--match-set {name} {} ", not(*n), word(*end)),
+        Match::PortSet(end, name, n) => {
+            format!(
+                "-m set {}--match-set {name} {},{} ",
+                not(*n),
+                word(*end),
+                word(*end)
+            )
+        }
+        Match::Icmp(kind, code, n) => {
+            let (module, option) = match family {
+                Family::V4 => ("icmp", "--icmp-type"),
+                Family::V6 => ("icmp6", "--icmpv6-type"),
+            };
+            let code = code.map_or(String::new(), |c| format!("/{c}"));
+            format!("-m {module} {}{option} {kind}{code} ", not(*n))
+        }
+        Match::Mark(value, mask, n) => format!("-m mark {}--mark {value:#x}/{mask:#x} ", not(*n)),
+        Match::State(states) => format!("-m conntrack --ctstate {states} "),
+        Match::HopLimit(limit) => match family {
+            Family::V4 => format!("-m ttl --ttl-eq {limit} "),
+            Family::V6 => format!("-m hl --hl-eq {limit} "),
+        },
+    }
+}
+
+fn word(end: End) -> &'static str {
+    match end {
+        End::Src => "src",
+        End::Dst => "dst",
+    }
+}
+
+fn target(target: &Target) -> String {
+    match target {
+        Target::Accept => "-j ACCEPT".to_owned(),
+        Target::Drop => "-j DROP".to_owned(),
+        Target::Reject => "-j REJECT".to_owned(),
+        Target::Return => "-j RETURN".to_owned(),
+        Target::Jump(chain) => format!("-j {chain}"),
+        Target::Goto(chain) => format!("-g {chain}"),
+        Target::SetMark(value, mask) => format!("-j MARK --set-xmark {value:#x}/{mask:#x}"),
+        Target::NoTrack => "-j CT --notrack".to_owned(),
+        // Level 5 is notice, as in Calico.
+        Target::Log(prefix) => format!("-j LOG --log-prefix \"{prefix}\" --log-level 5"),
+    }
+}
