@@ -127,9 +127,13 @@ impl<'a> Daemon<'a> {
             let other = self.parts.choice.backend.other();
             match iptables::remove_rules(other) {
                 Ok(plan) if plan.is_empty() => {}
-                Ok(_) => tracing::info!(
-                    "removed moat's rules from the {other} backend, which is not in use"
-                ),
+                Ok(_) => {
+                    tracing::info!(
+                        "removed moat's rules from the {other} backend, which is not in use"
+                    );
+                    // They may have held old sets.
+                    self.apply();
+                }
                 Err(error) => {
                     tracing::warn!("cannot look for old rules in the {other} backend: {error}")
                 }
