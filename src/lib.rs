@@ -1,6 +1,20 @@
 //! moat enforces Calico network policy on hosts that are not in a cluster.
 //!
-//! The rooms, in the order data flows (see `docs/design.md`).
+//! The rooms, in the order data flows (see `docs/design.md`):
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`api`] | the `projectcalico.org/v3` resources: types, names, defaults, validation with positions |
+//! | [`selector`] | the label language |
+//! | [`config`] | moat's own settings, and the origin of every value |
+//! | [`source`] | where resources come from |
+//! | [`store`] | the merged, validated view of all resources, and its snapshot on disk |
+//! | [`calc`] | store to host policy, incrementally |
+//! | [`verdict`] | the reference meaning of a host policy |
+//! | [`compile`] | host policy to ruleset |
+//! | [`dataplane`] | ruleset to kernel, and the links of the host |
+//! | [`daemon`] | moatd: the loop, readiness, reload, control socket |
+//! | [`ctl`] | moatctl: one file per command |
 
 pub mod api;
 pub mod calc;

@@ -88,7 +88,7 @@ impl fmt::Display for Issue {
 /// Longest value quoted in a message, in characters.
 pub const MAX_VALUE: usize = 80;
 
-/// The text made fit for a message: control characters escaped, cut at [`MAX_VALUE`] characters.
+/// The text made fit for a message: control characters escaped, cut at 80 characters.
 pub fn shorten(text: &str) -> String {
     let mut out = String::new();
     for (n, c) in text.chars().enumerate() {

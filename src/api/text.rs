@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::yaml::{MAX_BYTES, SyntaxError};
+use super::yaml::{MAX_BYTES, MAX_NODES, SyntaxError};
 
-/// The text of a file: UTF-8 without binary content, not too large, byte order mark removed, and the tabs by which
-/// JSON may be indented turned into blanks (a raw tab cannot be part of a JSON string).
+/// Most punctuation marks in one text. The parser keeps all tokens of a `[]` or `{}` before it hands out the first, so
+/// they are bounded before it starts; a value of JSON has about three marks.
+const MAX_MARKS: usize = 3 * MAX_NODES;
+
+/// The text of a file: UTF-8 without binary content, not too large, byte order mark removed.
 pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, SyntaxError> {
     if bytes.len() > MAX_BYTES {
         let message = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
@@ -34,10 +37,64 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, SyntaxError> {
         );
         return Err(refuse(&text.as_bytes()[..at], message, None));
     }
-    if text.trim_start().starts_with(['{', '[']) && text.contains('\t') {
-        return Ok(Cow::Owned(text.replace('\t', " ")));
+    if marks(text) > MAX_MARKS {
+        let message = format!("the file has more than {MAX_NODES} values");
+        return Err(refuse(&[], message, Some("split it into several files")));
+    }
+    if text.trim_start().starts_with(['{', '[']) {
+        return Ok(json_as_yaml(text));
     }
     Ok(Cow::Borrowed(text))
+}
+
+/// JSON that YAML would not take for itself: tabs between tokens (a raw tab cannot be part of a JSON string), and
+/// characters beyond the first plane written as two escapes.
+fn json_as_yaml(text: &str) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(text);
+    if text.contains('\t') {
+        text = Cow::Owned(text.replace('\t', " "));
+    }
+    if text.contains("\\ud") || text.contains("\\uD") {
+        text = Cow::Owned(join_surrogates(&text));
+    }
+    text
+}
+
+fn join_surrogates(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let pair = escape(rest).zip(rest.get(6..).and_then(escape));
+        let joined = pair.and_then(|(high, low)| char::decode_utf16([high, low]).next()?.ok());
+        let length = match joined {
+            Some(c) if u32::from(c) > 0xffff => {
+                out.push_str(&format!("\\U{:08X}", u32::from(c)));
+                12
+            }
+            // Any other escape passes whole, so that an escaped backslash starts nothing.
+            _ => {
+                let escaped = rest.chars().nth(1).map_or(0, char::len_utf8);
+                out.push_str(&rest[..1 + escaped]);
+                1 + escaped
+            }
+        };
+        rest = &rest[length..];
+    }
+    out + rest
+}
+
+/// The code unit of an escape `\uXXXX` at the start of the text.
+fn escape(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    let hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+    u16::from_str_radix(digits, 16).ok().filter(|_| hex)
+}
+
+fn marks(text: &str) -> usize {
+    let single = text.bytes().filter(|b| b"[]{},\"'&*!?".contains(b));
+    single.count() + text.matches(": ").count()
 }
 
 fn is_binary(c: char) -> bool {
@@ -58,5 +115,27 @@ fn refuse(good: &[u8], message: String, help: Option<&str>) -> SyntaxError {
         col,
         message,
         help: help.map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::join_surrogates;
+
+    #[test]
+    fn only_pairs_are_joined() {
+        let same = [
+            "",
+            "\\",
+            "\\\\ud83d\\\\ude00",
+            "\\ud83d",
+            "\\ud83d\\u0041",
+            "\\u00e9",
+            "ü\\ü",
+        ];
+        for text in same {
+            assert_eq!(join_surrogates(text), text);
+        }
+        assert_eq!(join_surrogates("a\\ud83d\\ude00b"), "a\\U0001F600b");
     }
 }

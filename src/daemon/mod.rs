@@ -1,6 +1,7 @@
 //! moatd: one task that owns the loop *events, calculate, plan, apply, report*.
 
 mod answer;
+mod apply;
 mod args;
 pub mod control;
 mod engine;

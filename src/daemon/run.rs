@@ -1,7 +1,7 @@
 //! The loop: events, calculate, plan, apply, report.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -13,17 +13,17 @@ use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
 use crate::compile::Ruleset;
 use crate::dataplane::iptables::Feature;
-use crate::dataplane::{Dataplane, Plan, iptables};
-use crate::store::snapshot::{self, Snapshot};
+use crate::dataplane::links::LinkMonitor;
+use crate::dataplane::{Dataplane, iptables};
 
 /// Pause before a failed apply is tried again.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 /// What a long first apply may take beyond the unit's start limit, granted anew for every try.
-const START_EXTENSION: Duration = Duration::from_secs(120);
+pub(super) const START_EXTENSION: Duration = Duration::from_secs(120);
 /// A directory that was being written to is looked at again after this.
 const UNSETTLED: Duration = Duration::from_secs(1);
 /// Timers that are off.
-const NEVER: Duration = Duration::from_secs(86_400 * 365);
+pub(super) const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// Serves until told to stop.
 pub async fn run(args: &Args) -> Result<(), Failure> {
@@ -79,6 +79,8 @@ pub(super) struct Daemon<'a> {
     pub(super) retry_at: Option<Instant>,
     pub(super) rescan_at: Option<Instant>,
     pub(super) verify_at: Instant,
+    /// Why interfaces are not followed, if they are not.
+    pub(super) links_problem: Option<String>,
     /// What this kernel or its tools lack.
     pub(super) missing: Vec<String>,
     /// Problems already logged, so that each is said once.
@@ -102,6 +104,7 @@ impl<'a> Daemon<'a> {
             retry_at: None,
             rescan_at: None,
             verify_at: Instant::now() + NEVER,
+            links_problem: None,
             missing: Vec::new(),
             reported: Vec::new(),
         }
@@ -137,7 +140,6 @@ impl<'a> Daemon<'a> {
         let backend = self.parts.choice.backend;
         let mut features = tokio::task::spawn_blocking(move || iptables::check_features(backend));
         let mut features_known = false;
-        let mut links_alive = true;
         loop {
             notify::watchdog();
             let timer = self.next_timer(watchdog);
@@ -146,11 +148,11 @@ impl<'a> Daemon<'a> {
                 _ = signals.interrupt.recv() => return,
                 _ = signals.reload.recv() => self.reload(),
                 () = self.parts.watcher.changed() => self.files_changed(),
-                result = self.parts.monitor.changed(), if links_alive => match result {
+                result = self.parts.monitor.changed(), if self.links_problem.is_none() => match result {
                     Ok(()) => self.links_changed(),
                     Err(error) => {
-                        links_alive = false;
-                        tracing::error!("interfaces are no longer followed: {error}");
+                        self.links_problem = Some(format!("interfaces are not followed: {error}"));
+                        self.follow_links().await;
                     }
                 },
                 result = &mut features, if !features_known => {
@@ -158,13 +160,35 @@ impl<'a> Daemon<'a> {
                     self.note_missing(result.unwrap_or_default());
                 }
                 call = calls.recv() => if let Some(call) = call { self.answer(call) },
-                () = tokio::time::sleep_until(timer.into()) => self.timers(),
+                () = tokio::time::sleep_until(timer.into()) => {
+                    self.timers();
+                    if self.links_problem.is_some() {
+                        self.follow_links().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins anew to follow interfaces after the monitor came to its end; tried again until it works.
+    async fn follow_links(&mut self) {
+        match LinkMonitor::new().await {
+            Ok(monitor) => {
+                self.parts.monitor = monitor;
+                self.links_problem = None;
+                self.links_changed();
+            }
+            Err(error) => {
+                self.links_problem = Some(format!("interfaces are not followed: {error}"));
+                self.log_problems();
             }
         }
     }
 
     fn next_timer(&self, watchdog: Option<Duration>) -> Instant {
+        let relink = self.links_problem.as_ref().map(|_| Instant::now() + RETRY);
         let due = [
+            relink,
             self.retry_at,
             self.rescan_at,
             watchdog.map(|w| Instant::now() + w),
@@ -244,111 +268,17 @@ impl<'a> Daemon<'a> {
         self.log_problems();
     }
 
-    fn apply(&mut self) {
-        let begin = Instant::now();
-        if !self.ready {
-            notify::extend_timeout(START_EXTENSION);
-        }
-        let result = tokio::task::block_in_place(|| self.parts.dataplane.apply(&self.ruleset));
-        match result {
-            Ok(plan) => self.applied(&plan, begin),
-            Err(error) => {
-                let message = format!("cannot write the rules: {error}");
-                if self.apply_error.as_ref() != Some(&message) {
-                    tracing::error!(
-                        "{message}; the rules in the kernel stay as they are, trying again"
-                    );
-                }
-                self.apply_error = Some(message);
-                self.retry_at = Some(Instant::now() + RETRY);
-            }
-        }
-        self.tell_systemd();
-    }
-
-    fn applied(&mut self, plan: &Plan, begin: Instant) {
-        if self.apply_error.take().is_some() {
-            tracing::info!("the rules could be written again");
-        }
-        let generation = self.parts.generation;
-        let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_apply = Some(ApplyReport {
-            when: now(),
-            milliseconds,
-            changed: plan.changed,
-        });
-        self.verified_at = Some(now());
-        self.schedule_verify();
-        let endpoints =
-            self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
-        tracing::info!(
-            generation,
-            "policy in force: generation {generation}, {endpoints} endpoints, {} rules added, {} removed, {milliseconds} ms",
-            plan.changed.rules_added,
-            plan.changed.rules_removed
-        );
-        self.save();
-        if !self.ready {
-            self.ready = true;
-            notify::ready();
-        }
-    }
-
-    fn schedule_verify(&mut self) {
-        let interval = self.parts.loaded.settings.iptables_refresh_interval;
-        self.verify_at = Instant::now() + if interval.is_zero() { NEVER } else { interval };
-    }
-
-    /// Compares the kernel with what is wanted and repairs it.
-    fn verify(&mut self) {
-        self.schedule_verify();
-        let read = tokio::task::block_in_place(|| {
-            self.parts.dataplane.read()?;
-            self.parts.dataplane.plan(&self.ruleset)
-        });
-        match read {
-            Ok(plan) if plan.is_empty() => self.verified_at = Some(now()),
-            Ok(plan) => {
-                tracing::warn!(
-                    "somebody changed moat's rules ({} lines differ): repairing",
-                    plan.lines().len()
-                );
-                self.apply();
-            }
-            Err(error) => tracing::warn!("cannot compare the kernel with the policy: {error}"),
-        }
-    }
-
-    fn save(&mut self) {
-        if self
-            .snapshot
-            .is_some_and(|(generation, _)| generation == self.parts.generation)
-        {
-            return;
-        }
-        let written = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
-        let snapshot = Snapshot {
-            generation: self.parts.generation,
-            written,
-            node: self.parts.loaded.settings.felix_hostname.clone(),
-            settings: serde_json::to_value(&self.parts.loaded).unwrap_or_default(),
-            store: self.parts.engine.store().saved(),
-            backend: Some(self.parts.choice.backend.to_string()),
-        };
-        match snapshot::write(&self.parts.loaded.settings.state_dir, &snapshot) {
-            Ok(()) => self.snapshot = Some((snapshot.generation, Instant::now())),
-            Err(error) => tracing::warn!("cannot write the snapshot: {error}"),
-        }
-    }
-
     pub(super) fn degraded(&self) -> Vec<Degraded> {
         let mut degraded: Vec<Degraded> = self.parts.settings_problem.iter().cloned().collect();
         degraded.extend(self.apply_error.iter().map(|reason| Degraded {
             reason: reason.clone(),
             object: "kernel".to_owned(),
             place: self.parts.dataplane.name(),
+        }));
+        degraded.extend(self.links_problem.iter().map(|reason| Degraded {
+            reason: reason.clone(),
+            object: "interfaces".to_owned(),
+            place: "netlink".to_owned(),
         }));
         degraded.extend(self.parts.watcher.problem().map(|reason| Degraded {
             reason: reason.to_owned(),
@@ -367,7 +297,7 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    fn log_problems(&mut self) {
+    pub(super) fn log_problems(&mut self) {
         let degraded = self.degraded();
         for problem in degraded.iter().filter(|p| !self.reported.contains(p)) {
             tracing::error!(
@@ -384,7 +314,7 @@ impl<'a> Daemon<'a> {
         self.tell_systemd();
     }
 
-    fn tell_systemd(&self) {
+    pub(super) fn tell_systemd(&self) {
         let endpoints =
             self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
         let state = match self.state() {

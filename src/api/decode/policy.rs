@@ -30,9 +30,7 @@ pub fn decode(at: &At<'_>, owner: &Owner<'_>) -> Option<Spec> {
 /// The fields of a policy, without complaining about further ones.
 pub fn common(fields: &Fields<'_>, owner: &Owner<'_>) -> Policy {
     let errors = fields.at.sink.errors();
-    let tier = fields
-        .opt("tier", tier_name)
-        .unwrap_or_else(|| DEFAULT_TIER.to_owned());
+    let tier = fields.opt("tier", tier_name);
     let order = fields.opt("order", read::number);
     let selector = fields
         .opt("selector", entity::plain_selector)
@@ -44,7 +42,7 @@ pub fn common(fields: &Fields<'_>, owner: &Owner<'_>) -> Policy {
         read::choice(at, &[("AssumeNeededOnEveryNode", ())])
     });
     let mut policy = Policy {
-        tier,
+        tier: tier.unwrap_or_else(|| DEFAULT_TIER.to_owned()),
         order,
         selector,
         namespace_selector: None,

@@ -1,0 +1,111 @@
+//! Between the ruleset and the kernel: apply, compare, keep the snapshot.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::notify;
+use super::report::{ApplyReport, now};
+use super::run::{Daemon, NEVER, RETRY, START_EXTENSION};
+use crate::dataplane::{Dataplane, Plan};
+use crate::store::snapshot::{self, Snapshot};
+
+impl Daemon<'_> {
+    /// Writes the ruleset; a failure keeps what the kernel holds and is tried again.
+    pub(super) fn apply(&mut self) {
+        let begin = Instant::now();
+        if !self.ready {
+            notify::extend_timeout(START_EXTENSION);
+        }
+        let result = tokio::task::block_in_place(|| self.parts.dataplane.apply(&self.ruleset));
+        match result {
+            Ok(plan) => self.applied(&plan, begin),
+            Err(error) => {
+                let message = format!("cannot write the rules: {error}");
+                if self.apply_error.as_ref() != Some(&message) {
+                    tracing::error!(
+                        "{message}; the rules in the kernel stay as they are, trying again"
+                    );
+                }
+                self.apply_error = Some(message);
+                self.retry_at = Some(Instant::now() + RETRY);
+            }
+        }
+        self.tell_systemd();
+    }
+
+    fn applied(&mut self, plan: &Plan, begin: Instant) {
+        if self.apply_error.take().is_some() {
+            tracing::info!("the rules could be written again");
+        }
+        let generation = self.parts.generation;
+        let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_apply = Some(ApplyReport {
+            when: now(),
+            milliseconds,
+            changed: plan.changed,
+        });
+        self.verified_at = Some(now());
+        self.schedule_verify();
+        let endpoints =
+            self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
+        tracing::info!(
+            generation,
+            "policy in force: generation {generation}, {endpoints} endpoints, {} rules added, {} removed, {milliseconds} ms",
+            plan.changed.rules_added,
+            plan.changed.rules_removed
+        );
+        self.save();
+        if !self.ready {
+            self.ready = true;
+            notify::ready();
+        }
+    }
+
+    fn schedule_verify(&mut self) {
+        let interval = self.parts.loaded.settings.iptables_refresh_interval;
+        self.verify_at = Instant::now() + if interval.is_zero() { NEVER } else { interval };
+    }
+
+    /// Compares the kernel with what is wanted and repairs it.
+    pub(super) fn verify(&mut self) {
+        self.schedule_verify();
+        let read = tokio::task::block_in_place(|| {
+            self.parts.dataplane.read()?;
+            self.parts.dataplane.plan(&self.ruleset)
+        });
+        match read {
+            Ok(plan) if plan.is_empty() => self.verified_at = Some(now()),
+            Ok(plan) => {
+                tracing::warn!(
+                    "somebody changed moat's rules ({} lines differ): repairing",
+                    plan.lines().len()
+                );
+                self.apply();
+            }
+            Err(error) => tracing::warn!("cannot compare the kernel with the policy: {error}"),
+        }
+    }
+
+    fn save(&mut self) {
+        if self
+            .snapshot
+            .is_some_and(|(generation, _)| generation == self.parts.generation)
+        {
+            return;
+        }
+        let written = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
+        let snapshot = Snapshot {
+            generation: self.parts.generation,
+            written,
+            node: self.parts.loaded.settings.felix_hostname.clone(),
+            settings: serde_json::to_value(&self.parts.loaded).unwrap_or_default(),
+            store: self.parts.engine.store().saved(),
+            backend: Some(self.parts.choice.backend.to_string()),
+        };
+        match snapshot::write(&self.parts.loaded.settings.state_dir, &snapshot) {
+            Ok(()) => self.snapshot = Some((snapshot.generation, Instant::now())),
+            Err(error) => tracing::warn!("cannot write the snapshot: {error}"),
+        }
+    }
+}
