@@ -422,3 +422,32 @@ fn a_host_without_ipv6() {
     host.start().stop();
     assert!(ours(&host) > 0);
 }
+
+#[test]
+fn an_interface_with_a_name_that_is_a_pattern_is_governed_by_its_addresses() {
+    on_both(|host| {
+        for name in ["e+", "q\"x"] {
+            host.run("ip", &["link", "add", name, "type", "veth"]);
+        }
+        host.run("ip", &["address", "add", "10.7.0.1/24", "dev", "e+"]);
+        host.run("ip", &["address", "add", "10.8.0.1/24", "dev", "q\"x"]);
+        host.policy(
+            "odd.yaml",
+            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: odd}\n\
+             spec: {node: h, expectedIPs: [10.7.0.1, 10.8.0.1]}\n",
+        );
+        let _daemon = host.start();
+        let rules = host.rules();
+        assert!(
+            !rules
+                .iter()
+                .any(|r| r.contains("-i e+") || r.contains("q\""))
+        );
+        for address in ["10.7.0.1", "10.8.0.1"] {
+            let to_chain = |r: &&String| {
+                r.contains(&format!("-d {address}/32")) && r.ends_with("-g moat-i-odd")
+            };
+            assert_eq!(rules.iter().filter(to_chain).count(), 1, "{rules:#?}");
+        }
+    });
+}
