@@ -267,7 +267,10 @@ impl<'a> Daemon<'a> {
         self.parts.reload_settings(self.args);
         self.scan();
         self.recalculate(true);
-        notify::ready();
+        // Readiness is told once something is in force, not by a reload before that.
+        if self.ready {
+            notify::ready();
+        }
     }
 
     fn files_changed(&mut self) {
