@@ -13,7 +13,7 @@ use std::time::Instant;
 use common::backend::Backend;
 use common::case::{self, Case};
 use common::daemon::{Programs, program};
-use common::{kernel, netns};
+use common::{judge, kernel, netns};
 
 /// Runs wait more than they work.
 const WORKERS: usize = 3;
@@ -21,6 +21,7 @@ const WORKERS: usize = 3;
 /// One way to run a case.
 #[derive(Clone, Copy)]
 enum Way {
+    Verdict,
     Kernel(Backend),
 }
 
@@ -32,6 +33,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn name(&self) -> String {
         let way = match self.way {
+            Way::Verdict => "verdict",
             Way::Kernel(backend) => backend.name(),
         };
         format!("{} ({way})", self.case.name)
@@ -39,6 +41,7 @@ impl Job<'_> {
 
     fn run(&self, programs: Programs) -> Result<(), String> {
         let run = || match self.way {
+            Way::Verdict => judge::run(self.case),
             Way::Kernel(backend) => kernel::run(self.case, backend, programs),
         };
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("the harness panicked".into()))
@@ -54,7 +57,11 @@ fn main() -> ExitCode {
         Ok(cases) => cases,
         Err(error) => return fail(&error),
     };
-    let ways = [Way::Kernel(Backend::Nft), Way::Kernel(Backend::Legacy)];
+    let ways = [
+        Way::Verdict,
+        Way::Kernel(Backend::Nft),
+        Way::Kernel(Backend::Legacy),
+    ];
     let all = ways
         .iter()
         .flat_map(|way| cases.iter().map(|case| Job { case, way: *way }));

@@ -1,10 +1,13 @@
-# Sourced by tests/demo and tests/run: `need` installs the Debian packages of commands that are missing.
+# Sourced by tests/demo and tests/run.
 
-# need COMMAND:PACKAGE...
+# What cargo needs to build, for `need`.
+BUILD=(cc:gcc /usr/include/stdlib.h:libc6-dev)
+
+# need COMMAND:PACKAGE...: installs the Debian packages of commands, or of files with a full path, that are missing.
 need() {
     local item missing=()
     for item in "$@"; do
-        PATH="$PATH:/usr/sbin:/sbin" command -v "${item%%:*}" >/dev/null || missing+=("${item##*:}")
+        command -v "${item%%:*}" >/dev/null || [[ -e ${item%%:*} ]] || missing+=("${item##*:}")
     done
     ((${#missing[@]})) || return 0
     echo "installing ${missing[*]}"
@@ -16,7 +19,7 @@ need() {
         made=yes
     fi
     local status=0
-    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get -qq install -y --no-install-recommends \
         "${missing[@]}" </dev/null; } >/dev/null || status=$?
     [[ -z $made ]] || rm -f "$policy"
     return "$status"
@@ -25,6 +28,6 @@ need() {
 # Stops unless this is root, with cargo.
 need_root_and_cargo() {
     ((EUID == 0)) || { echo "$0: must run as root: it makes network namespaces" >&2; exit 77; }
-    [[ -d $HOME/.cargo/bin ]] && PATH="$PATH:$HOME/.cargo/bin"
+    PATH="$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin"
     command -v cargo >/dev/null || { echo "$0: cargo is missing: install it from https://rustup.rs" >&2; exit 69; }
 }

@@ -37,7 +37,10 @@ impl Compiler<'_> {
         };
         let target = self.target(lists, rule);
         let note = note(lists, direction, rule);
-        let (source, destination) = (ports_of(&rule.source), ports_of(&rule.destination));
+        let (source, destination) = (
+            ports_of(&rule.source, rule.protocol),
+            ports_of(&rule.destination, rule.protocol),
+        );
         let mut rules = Vec::new();
         for source_ports in &source {
             for destination_ports in &destination {
@@ -131,12 +134,17 @@ impl Compiler<'_> {
         }
         match ports {
             PortChoice::Any => {}
-            PortChoice::Numbers(ranges) => self.ports(end, ranges, false, matches, lookups),
+            PortChoice::Numbers(ranges) => self.ports(end, ranges, matches, lookups),
             PortChoice::Named(id) => {
                 lookups.push(Match::PortSet(end, self.policy_set(id, family), false))
             }
         }
-        self.ports(end, &side.not_ports, true, matches, lookups);
+        // None of a long list: none of each part.
+        matches.extend(
+            chunks(&merge_ranges(&side.not_ports))
+                .into_iter()
+                .map(|c| Match::Ports(end, c, true)),
+        );
         for (ids, negated) in [(&side.sets, false), (&side.not_sets, true)] {
             for id in ids {
                 lookups.push(Match::Set(end, self.policy_set(id, family), negated));
@@ -190,35 +198,26 @@ impl Compiler<'_> {
         &mut self,
         end: End,
         ranges: &[PortRange],
-        negated: bool,
         matches: &mut Vec<Match>,
         lookups: &mut Vec<Match>,
     ) {
-        if ranges.is_empty() {
+        if let [chunk] = chunks(ranges).as_slice() {
+            matches.push(Match::Ports(end, chunk.clone(), false));
             return;
         }
-        let merged = merge_ranges(ranges);
-        let slots: usize = merged
-            .iter()
-            .map(|r| if r.first == r.last { 1 } else { 2 })
-            .sum();
-        if slots <= MULTIPORT_SLOTS {
-            matches.push(Match::Ports(end, merged, negated));
-            return;
-        }
-        let text = merged
+        let text = ranges
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(",");
         let name = names::constant_set("ports", &text, self.family);
-        let members = merged
+        let members = ranges
             .iter()
             .flat_map(|r| r.first..=r.last)
             .map(Member::Port)
             .collect();
         self.add_set(&name, SetKind::Ports, members, "port list");
-        lookups.push(Match::Set(end, name, negated));
+        lookups.push(Match::Set(end, name, false));
     }
 
     /// The name of a set of the policy, which is thereby part of the ruleset.
@@ -270,14 +269,19 @@ impl Compiler<'_> {
 /// The alternatives of a positive port list.
 enum PortChoice<'a> {
     Any,
-    Numbers(&'a [PortRange]),
+    Numbers(Vec<PortRange>),
     Named(&'a SetId),
 }
 
-fn ports_of(side: &Side) -> Vec<PortChoice<'_>> {
-    let numbers = (!side.ports.is_empty()).then_some(PortChoice::Numbers(&side.ports));
+fn ports_of(side: &Side, protocol: Option<Protocol>) -> Vec<PortChoice<'_>> {
+    let merged = merge_ranges(&side.ports);
+    // Sets of ports know TCP and UDP only: a long list of another protocol is several multiport matches.
+    let numbers = match protocol {
+        Some(Protocol::TCP | Protocol::UDP) if !merged.is_empty() => vec![merged],
+        _ => chunks(&merged),
+    };
+    let numbers = numbers.into_iter().map(PortChoice::Numbers);
     let choices: Vec<_> = numbers
-        .into_iter()
         .chain(side.named.iter().map(PortChoice::Named))
         .collect();
     if choices.is_empty() {
@@ -285,6 +289,24 @@ fn ports_of(side: &Side) -> Vec<PortChoice<'_>> {
     } else {
         choices
     }
+}
+
+/// Ranges in parts that each fit a multiport match.
+fn chunks(ranges: &[PortRange]) -> Vec<Vec<PortRange>> {
+    let mut chunks: Vec<Vec<PortRange>> = Vec::new();
+    let mut free = 0;
+    for range in ranges {
+        let slots = if range.first == range.last { 1 } else { 2 };
+        match chunks.last_mut() {
+            Some(chunk) if slots <= free => chunk.push(*range),
+            _ => {
+                chunks.push(vec![*range]);
+                free = MULTIPORT_SLOTS;
+            }
+        }
+        free -= slots;
+    }
+    chunks
 }
 
 /// `hash:net` refuses the prefix of length zero: two halves say the same.

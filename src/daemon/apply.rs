@@ -93,6 +93,7 @@ impl Daemon<'_> {
 
     /// Compares the kernel with what is wanted and repairs it.
     pub(super) fn verify(&mut self) {
+        self.compared_at = Instant::now();
         self.schedule_verify();
         let read = tokio::task::block_in_place(|| {
             self.parts.dataplane.read()?;

@@ -13,6 +13,7 @@ use super::report::{ApplyReport, Degraded, State, now};
 use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
 use crate::compile::Ruleset;
+use crate::dataplane::events::RuleEvents;
 use crate::dataplane::iptables::Feature;
 use crate::dataplane::links::LinkMonitor;
 use crate::dataplane::{Dataplane, iptables};
@@ -23,6 +24,10 @@ pub(super) const RETRY: Duration = Duration::from_secs(2);
 pub(super) const START_EXTENSION: Duration = Duration::from_secs(120);
 /// A directory that was being written to is looked at again after this.
 const UNSETTLED: Duration = Duration::from_secs(1);
+/// A change of rules by others is looked at after this, when its transaction is over.
+const VERIFY_DELAY: Duration = Duration::from_millis(100);
+/// The least time between two comparisons with the kernel that changes of others cause.
+const VERIFY_PAUSE: Duration = Duration::from_millis(700);
 /// Timers that are off.
 pub(super) const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
@@ -84,6 +89,8 @@ pub(super) struct Daemon<'a> {
     pub(super) retry_at: Option<Instant>,
     pub(super) rescan_at: Option<Instant>,
     pub(super) verify_at: Instant,
+    /// When the kernel was last compared.
+    pub(super) compared_at: Instant,
     /// Why interfaces are not followed, if they are not.
     pub(super) links_problem: Option<String>,
     /// What this kernel or its tools lack.
@@ -110,6 +117,7 @@ impl<'a> Daemon<'a> {
             retry_at: None,
             rescan_at: None,
             verify_at: Instant::now() + NEVER,
+            compared_at: Instant::now(),
             links_problem: None,
             missing: Vec::new(),
             reported: Vec::new(),
@@ -134,6 +142,7 @@ impl<'a> Daemon<'a> {
         let backend = self.parts.choice.backend;
         let mut features = tokio::task::spawn_blocking(move || iptables::check_features(backend));
         let mut features_known = false;
+        let mut rule_events = self.rule_events();
         loop {
             notify::watchdog();
             let timer = self.next_timer(watchdog);
@@ -149,6 +158,13 @@ impl<'a> Daemon<'a> {
                         self.follow_links().await;
                     }
                 },
+                result = next_rule_event(&mut rule_events) => {
+                    if let Err(error) = result {
+                        tracing::warn!("changes of rules by others are found by comparing only: {error}");
+                        rule_events = None;
+                    }
+                    self.rules_changed();
+                }
                 result = &mut features, if !features_known => {
                     features_known = true;
                     self.note_missing(result.unwrap_or_default());
@@ -162,6 +178,26 @@ impl<'a> Daemon<'a> {
                 }
             }
         }
+    }
+
+    /// Only nf_tables tells when somebody changes rules.
+    fn rule_events(&self) -> Option<RuleEvents> {
+        if self.parts.choice.backend != iptables::Backend::Nft {
+            return None;
+        }
+        let events = RuleEvents::new();
+        events
+            .inspect_err(|e| {
+                tracing::warn!("changes of rules by others are found by comparing only: {e}")
+            })
+            .ok()
+    }
+
+    /// Somebody, perhaps moat itself, changed rules: compare soon, but not more often than a comparison may cost.
+    fn rules_changed(&mut self) {
+        let soon = Instant::now() + VERIFY_DELAY;
+        let not_before = self.compared_at + VERIFY_PAUSE;
+        self.verify_at = self.verify_at.min(soon.max(not_before));
     }
 
     /// Begins anew to follow interfaces after the monitor came to its end; tried again until it works.
@@ -348,5 +384,13 @@ impl<'a> Daemon<'a> {
         // The rules stay: stopping the daemon must not open the host.
         let _ = std::fs::remove_file(&self.socket);
         tracing::info!("stopped; the rules stay in force");
+    }
+}
+
+/// Never resolves without a subscription.
+async fn next_rule_event(events: &mut Option<RuleEvents>) -> std::io::Result<()> {
+    match events {
+        Some(events) => events.changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -60,6 +60,9 @@ pub struct Step {
     /// iptables commands run on the protected host; `ip46tables` stands for both families.
     #[serde(default)]
     pub host_rules: Vec<String>,
+    /// Whether moat must refuse the resources of the step and keep what it had.
+    #[serde(default)]
+    pub rejected: bool,
     /// Whether connections of the step before stay known to the kernel.
     #[serde(default)]
     pub keep_conntrack: bool,
@@ -100,6 +103,8 @@ pub struct Probe {
     pub icmp: Option<Message>,
     /// 4 or 6; both when absent.
     pub family: Option<u8>,
+    /// Hop limit of an IPv6 packet, when it matters.
+    pub hops: Option<u8>,
     /// Where destination NAT by the host's rules leads the packet.
     pub dnat: Option<Dnat>,
     /// Whether an answer comes back.

@@ -61,8 +61,13 @@ impl Files {
         all.insert("iptablesBackend".into(), backend.name().into());
         all.insert("felixHostname".into(), node.into());
         let text = toml::to_string(&all).map_err(|e| format!("settings: {e}"))?;
-        fs::write(files.path("moat.toml"), text).map_err(|e| format!("moat.toml: {e}"))?;
+        fs::write(files.settings(), text).map_err(|e| format!("moat.toml: {e}"))?;
         Ok(files)
+    }
+
+    /// The settings file.
+    pub fn settings(&self) -> PathBuf {
+        self.path("moat.toml")
     }
 
     fn path(&self, part: &str) -> PathBuf {
@@ -117,7 +122,7 @@ impl Daemon {
         let errors = File::create(&log).map_err(|e| format!("moatd.log: {e}"))?;
         let child = Command::new("ip")
             .args(["netns", "exec", host.name(), programs.moatd, "--config"])
-            .arg(files.path("moat.toml"))
+            .arg(files.settings())
             .env("NOTIFY_SOCKET", &notify)
             .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::null())
@@ -148,9 +153,7 @@ impl Daemon {
                 {
                     return Ok(());
                 }
-                Err(e) if !matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Err(format!("notify socket: {e}"));
-                }
+                Err(e) if !is_passing(e.kind()) => return Err(format!("notify socket: {e}")),
                 _ => {}
             }
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -178,24 +181,36 @@ impl Daemon {
     /// # Errors
     /// moatd does not answer, or not as documented.
     pub fn generation(&self) -> Result<u64, String> {
-        let text = self.moatctl(&["status", "-o", "json"])?;
-        let status: Value = serde_json::from_str(&text).map_err(|e| format!("status: {e}"))?;
+        let status = self.status_json()?;
         status["generation"]
             .as_u64()
-            .ok_or_else(|| format!("no generation in {text}"))
+            .ok_or_else(|| format!("no generation in {status}"))
     }
 
-    /// Waits for a later host policy than that of `generation`. One that changes nothing on this
-    /// host has no number, so the end of the patience is no error: the probes decide.
+    /// Waits for a later host policy than that of `generation`, or for the refusal of a file. A
+    /// change without effect on this host has no number, so the end of the patience is no error:
+    /// the probes decide.
     ///
     /// # Errors
     /// moatd does not answer.
-    pub fn wait_change(&self, generation: u64) -> Result<(), String> {
+    pub fn wait_change(&self, generation: u64, refusal: bool) -> Result<(), String> {
         let end = Instant::now() + CHANGE;
-        while self.generation()? <= generation && Instant::now() < end {
+        loop {
+            let status = self.status_json()?;
+            let done = match refusal {
+                true => status["state"] == "degraded",
+                false => status["generation"].as_u64() > Some(generation),
+            };
+            if done || Instant::now() >= end {
+                return Ok(());
+            }
             std::thread::sleep(POLL);
         }
-        Ok(())
+    }
+
+    fn status_json(&self) -> Result<Value, String> {
+        let text = self.moatctl(&["status", "-o", "json"])?;
+        serde_json::from_str(&text).map_err(|e| format!("status: {e}"))
     }
 
     fn moatctl(&self, arguments: &[&str]) -> Result<String, String> {
@@ -221,6 +236,14 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether a read that failed may succeed later.
+fn is_passing(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
 }
 
 /// A program of the build under test, or the one that an environment variable names.

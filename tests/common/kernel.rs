@@ -1,12 +1,14 @@
 //! Runs a case with real packets through a real moatd.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::backend::Backend;
-use super::case::{Case, Expect, Resources, Step};
+use super::case::{Case, Expect, Head, Resources, Step};
 use super::daemon::{Daemon, Files, Programs};
+use super::judge::{Judge, describe};
 use super::shot::{Shot, expand};
-use super::topology::{World, find_actor};
+use super::topology::{HOST_LINKS, World, find_actor};
 use super::wire::Wire;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -22,11 +24,15 @@ pub fn run(case: &Case, backend: Backend, programs: Programs) -> Result<(), Stri
     add_sources(&world, case)?;
     let files = Files::new(&case.head.node, &case.head.settings, backend)?;
     let mut run = Run {
+        head: &case.head,
+        links: HOST_LINKS.iter().map(|l| l.name).collect(),
         world,
         backend,
         wire: Wire::default(),
         resources: Resources::new(),
     };
+    run.links
+        .retain(|name| !first.link.remove.iter().any(|r| r == name));
     run.host_rules(first)?;
     run.change(first, &files)?;
     let daemon = Daemon::start(run.world.namespace("host"), programs, &files)?;
@@ -38,14 +44,17 @@ pub fn run(case: &Case, backend: Backend, programs: Programs) -> Result<(), Stri
     Ok(())
 }
 
-struct Run {
+struct Run<'c> {
+    head: &'c Head,
     world: World,
+    /// Interfaces that exist.
+    links: BTreeSet<&'c str>,
     backend: Backend,
     wire: Wire,
     resources: Resources,
 }
 
-impl Run {
+impl<'c> Run<'c> {
     fn host_rules(&self, step: &Step) -> Result<(), String> {
         let host = self.world.namespace("host");
         step.host_rules
@@ -61,17 +70,19 @@ impl Run {
         Ok(before != self.resources)
     }
 
-    fn step(&mut self, step: &Step, files: &Files, daemon: &Daemon) -> Result<(), String> {
+    fn step(&mut self, step: &'c Step, files: &Files, daemon: &Daemon) -> Result<(), String> {
         self.host_rules(step)?;
         let generation = daemon.generation()?;
         if self.change(step, files)? {
-            daemon.wait_change(generation)?;
+            daemon.wait_change(generation, step.rejected)?;
         }
         for name in &step.link.remove {
             self.world.remove_link(name)?;
+            self.links.remove(name.as_str());
         }
         for name in &step.link.add {
             self.world.add_link(name)?;
+            self.links.insert(name);
         }
         if !step.keep_conntrack {
             self.world.namespace("host").run("conntrack", &["-F"])?;
@@ -96,7 +107,12 @@ impl Run {
             return Ok(());
         }
         let host = self.world.namespace("host");
-        let probes: String = wrong.iter().map(|shot| report(shot)).collect();
+        let judge = Judge::new(self.head, &self.resources, &self.links);
+        let trace = |shot: &Shot<'_>| match &judge {
+            Ok(judge) => describe(&judge.judge(shot).trace),
+            Err(error) => format!("    no trace: {error}\n"),
+        };
+        let probes: String = wrong.iter().map(|s| report(s) + &trace(s)).collect();
         Err(format!(
             "{probes}--- moatctl status\n{}\n--- moatd\n{}\n--- kernel\n{}",
             daemon.status(),

@@ -127,7 +127,7 @@ fn one(probe: &Probe, family: usize) -> Result<Shot<'_>, String> {
     let src = match (probe.src, from) {
         (Some(src), _) => src,
         (None, Some(actor)) => parse(actor.addresses[family])?,
-        (None, None) => local_source(&paths, dst, family)?,
+        (None, None) => local_source(&paths, dst, probe.dnat.is_some(), family)?,
     };
     let proto = number(&probe.proto, family)?;
     let icmp = ICMP.contains(&proto).then(|| {
@@ -213,9 +213,16 @@ fn paths(from: Option<&Actor>, to: &'static str, server: IpAddr) -> Result<Vec<P
     })
 }
 
-/// The source address that the kernel gives to packets of the host itself.
-fn local_source(paths: &[Path], dst: IpAddr, family: usize) -> Result<IpAddr, String> {
+/// The source address that the kernel gives to packets of the host itself. It is chosen before
+/// destination NAT, when the packet is still on its way through the default route.
+fn local_source(
+    paths: &[Path],
+    dst: IpAddr,
+    translated: bool,
+    family: usize,
+) -> Result<IpAddr, String> {
     match paths {
+        _ if translated => parse(HOST_LINKS[0].addresses[family]),
         [Path::Out { iface }] => {
             parse(host_link(iface).ok_or("no such interface")?.addresses[family])
         }

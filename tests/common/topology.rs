@@ -172,8 +172,20 @@ impl World {
         ])?;
         match find_actor(link.peer) {
             Some(actor) => self.address(actor),
-            None => peer.ip(&["link set host master br0 addrgenmode none up".into()]),
+            None => {
+                peer.ip(&["link set host master br0 addrgenmode none up".into()])?;
+                self.add_default_route()
+            }
         }
+    }
+
+    /// The friend stands for the rest of the world, as far as the host's routes go.
+    fn add_default_route(&self) -> Result<(), String> {
+        let friend = find_actor("friend").ok_or("no friend")?;
+        let lines = friend
+            .addresses
+            .map(|addr| format!("route add default via {addr}"));
+        self.namespace("host").ip(&lines)
     }
 
     /// Removes an interface of the protected host.

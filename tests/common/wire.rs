@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(Default)]
 pub struct Wire {
     servers: BTreeMap<(&'static str, u8, SocketAddr), Server>,
-    held: BTreeMap<String, TcpStream>,
+    held: BTreeMap<(String, u8), TcpStream>,
     sent: u64,
 }
 
@@ -127,7 +127,10 @@ impl Wire {
         let from = SocketAddr::new(bind_address(shot), shot.probe.sport.unwrap_or(0));
         let sender = world.namespace(shot.from);
         let kind = match (&shot.probe.resume, shot.proto) {
-            (Some(name), _) => Kind::Resume(self.held.remove(name).ok_or(ErrorKind::NotFound)?),
+            (Some(name), _) => {
+                let key = (name.clone(), shot.family());
+                Kind::Resume(self.held.remove(&key).ok_or(ErrorKind::NotFound)?)
+            }
             (None, 6) => Kind::Connect(sender.enter(|| client(SocketType::STREAM, from))?.into()),
             (None, 17) => Kind::Datagram(sender.enter(|| client(SocketType::DGRAM, from))?.into()),
             (None, proto) => {
@@ -138,8 +141,10 @@ impl Wire {
                     shot.server
                 };
                 Kind::Raw(
-                    sender.enter(|| raw(proto, from.ip()))?,
-                    world.namespace(receiver).enter(|| raw(proto, local))?,
+                    sender.enter(|| raw(proto, from.ip(), shot.probe.hops))?,
+                    world
+                        .namespace(receiver)
+                        .enter(|| raw(proto, local, None))?,
                 )
             }
         };
@@ -157,7 +162,8 @@ impl Wire {
         let probe = attempt.shot.probe;
         match (attempt.kind, probe.hold.as_ref().or(probe.resume.as_ref())) {
             (Kind::Connect(stream) | Kind::Resume(stream), Some(name)) if allowed => {
-                self.held.insert(name.clone(), stream);
+                self.held
+                    .insert((name.clone(), attempt.shot.family()), stream);
             }
             _ => {}
         }
@@ -312,10 +318,13 @@ fn client(kind: SocketType, from: SocketAddr) -> rustix::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn raw(proto: u8, local: IpAddr) -> rustix::io::Result<OwnedFd> {
+fn raw(proto: u8, local: IpAddr, hops: Option<u8>) -> rustix::io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let proto = NonZeroU32::new(u32::from(proto)).map(Protocol::from_raw);
     let socket = net::socket_with(family(local), SocketType::RAW, flags, proto)?;
+    if local.is_ipv6() && hops.is_some() {
+        net::sockopt::set_ipv6_unicast_hops(&socket, hops)?;
+    }
     net::bind(&socket, &SocketAddr::new(local, 0))?;
     Ok(socket)
 }
