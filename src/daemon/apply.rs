@@ -73,12 +73,16 @@ impl Daemon<'_> {
     }
 
     /// Rules of ours in the backend that is not in use would judge every packet a second time.
-    fn clear_other_backend(&self) {
+    fn clear_other_backend(&mut self) {
         let other = self.parts.choice.backend.other();
         match iptables::remove_rules(other) {
             Ok(plan) if plan.is_empty() => {}
             Ok(_) => {
-                tracing::info!("removed moat's rules from the {other} backend, which is not in use")
+                tracing::info!(
+                    "removed moat's rules from the {other} backend, which is not in use"
+                );
+                // They may have held old sets.
+                self.apply();
             }
             Err(error) => {
                 tracing::warn!("cannot look for old rules in the {other} backend: {error}")
