@@ -105,6 +105,8 @@ pub struct Daemon {
     programs: Programs,
     socket: PathBuf,
     log: PathBuf,
+    /// Stays open, as systemd's does.
+    messages: UnixDatagram,
 }
 
 impl Daemon {
@@ -136,16 +138,17 @@ impl Daemon {
             programs,
             socket,
             log,
+            messages,
         };
-        daemon.wait_ready(&messages)?;
+        daemon.wait_ready()?;
         Ok(daemon)
     }
 
-    fn wait_ready(&mut self, messages: &UnixDatagram) -> Result<(), String> {
+    fn wait_ready(&mut self) -> Result<(), String> {
         let end = Instant::now() + START;
         let mut buffer = [0; 4096];
         while Instant::now() < end {
-            match messages.recv(&mut buffer) {
+            match self.messages.recv(&mut buffer) {
                 Ok(n)
                     if String::from_utf8_lossy(&buffer[..n])
                         .lines()
@@ -209,6 +212,8 @@ impl Daemon {
     }
 
     fn status_json(&self) -> Result<Value, String> {
+        // Nobody else reads them, and a full queue would be taken for a fault.
+        while self.messages.recv(&mut [0; 4096]).is_ok() {}
         let text = self.moatctl(&["status", "-o", "json"])?;
         serde_json::from_str(&text).map_err(|e| format!("status: {e}"))
     }

@@ -1,6 +1,7 @@
 //! Runs a case with real packets through a real moatd.
 
 use std::collections::BTreeSet;
+use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::backend::Backend;
@@ -114,10 +115,10 @@ impl<'c> Run<'c> {
         };
         let probes: String = wrong.iter().map(|s| report(s) + &trace(s)).collect();
         Err(format!(
-            "{probes}--- moatctl status\n{}\n--- moatd\n{}\n--- kernel\n{}",
+            "{probes}--- moatctl status\n{}\n--- moatd\n{}\n--- rules and sets: {}",
             daemon.status(),
             daemon.log(),
-            self.backend.dump(host),
+            keep(host.name(), &self.backend.dump(host)),
         ))
     }
 
@@ -132,6 +133,15 @@ impl<'c> Run<'c> {
             .filter(|(shot, got)| shot.expect() != *got)
             .map(|(shot, _)| shot)
             .collect())
+    }
+}
+
+/// Writes what is too long to print to a file, and says where.
+fn keep(name: &str, text: &str) -> String {
+    let path = FilePath::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.txt"));
+    match std::fs::write(&path, text) {
+        Ok(()) => path.display().to_string(),
+        Err(error) => format!("{}: {error}", path.display()),
     }
 }
 
