@@ -10,8 +10,8 @@ use super::{EX_NO, EX_OK, Global, Outcome, output};
 use crate::api::Issue;
 use crate::calc;
 
-/// The most hosts whose endpoints are looked at one by one.
-const MAX_NODES: usize = 50;
+/// The most hosts times resources that are looked at one by one, to be done in seconds.
+const MAX_WORK: usize = 1_000_000;
 
 /// Command line.
 #[derive(Debug, Args)]
@@ -53,7 +53,14 @@ pub fn run(global: &Global, args: &Validate) -> Outcome {
     } else {
         calc::nodes(&read.resources)
     };
-    for node in nodes.into_iter().take(MAX_NODES) {
+    let most = (MAX_WORK / read.resources.len().max(1)).max(1);
+    if nodes.len() > most {
+        eprintln!(
+            "moatctl: the endpoints of {most} of {} hosts are looked at one by one: say --node for another",
+            nodes.len()
+        );
+    }
+    for node in nodes.into_iter().take(most) {
         settings.settings.felix_hostname = node;
         issues.extend(calc::lint_host(
             &read.resources,

@@ -1,6 +1,7 @@
 //! The loop: events, calculate, plan, apply, report.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,6 +33,9 @@ pub(super) const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// Serves until told to stop.
 pub async fn run(args: &Args) -> Result<(), Failure> {
+    // First, so that no early signal ends the program.
+    let mut signals = Signals::new()
+        .map_err(|e| Failure::new(EX_OSERR, format!("cannot handle signals: {e}")))?;
     let parts = start(args).await?;
     let run_dir = parts.loaded.settings.run_dir.clone();
     let served = control::serve(&run_dir);
@@ -44,8 +48,6 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
             ),
         )
     })?;
-    let mut signals = Signals::new()
-        .map_err(|e| Failure::new(EX_OSERR, format!("cannot handle signals: {e}")))?;
     let mut daemon = Daemon::new(args, parts, socket);
     daemon.first_apply();
     daemon.events(calls, &mut signals).await;
@@ -82,7 +84,10 @@ pub(super) struct Daemon<'a> {
     pub(super) last_apply: Option<ApplyReport>,
     pub(super) verified_at: Option<String>,
     pub(super) snapshot: Option<(u64, Instant)>,
-    pub(super) last_contact: String,
+    /// When each policy directory was last listed.
+    pub(super) contacts: BTreeMap<PathBuf, String>,
+    /// Why there is no fresh snapshot, if there is none.
+    pub(super) snapshot_problem: Option<String>,
     pub(super) retry_at: Option<Instant>,
     pub(super) rescan_at: Option<Instant>,
     pub(super) verify_at: Instant,
@@ -110,7 +115,8 @@ impl<'a> Daemon<'a> {
             last_apply: None,
             verified_at: None,
             snapshot: None,
-            last_contact: now(),
+            contacts: BTreeMap::new(),
+            snapshot_problem: None,
             retry_at: None,
             rescan_at: None,
             verify_at: Instant::now() + NEVER,
@@ -125,23 +131,7 @@ impl<'a> Daemon<'a> {
         notify::extend_timeout(START_EXTENSION);
         self.parts.generation += 1;
         self.apply();
-        if self.apply_error.is_none() {
-            // Rules of ours in the backend that is not in use would judge every packet a second time.
-            let other = self.parts.choice.backend.other();
-            match iptables::remove_rules(other) {
-                Ok(plan) if plan.is_empty() => {}
-                Ok(_) => {
-                    tracing::info!(
-                        "removed moat's rules from the {other} backend, which is not in use"
-                    );
-                    // They may have held old sets.
-                    self.apply();
-                }
-                Err(error) => {
-                    tracing::warn!("cannot look for old rules in the {other} backend: {error}")
-                }
-            }
-        }
+        self.note_contacts();
         self.rescan_at = self
             .parts
             .source
@@ -283,18 +273,31 @@ impl<'a> Daemon<'a> {
 
     /// Reads the directories; says whether a resource changed.
     fn scan(&mut self) -> bool {
-        let updates = self.parts.source.scan();
-        self.last_contact = now();
+        let mut changed = false;
+        loop {
+            let updates = self.parts.source.scan();
+            self.note_contacts();
+            let touched = self.parts.engine.update(updates);
+            changed |= touched.resources;
+            if !(touched.felix && self.parts.reload_settings(self.args)) {
+                break;
+            }
+        }
         self.rescan_at = self
             .parts
             .source
             .unsettled()
             .then(|| Instant::now() + UNSETTLED);
-        let touched = self.parts.engine.update(updates);
-        if touched.felix {
-            self.parts.reload_settings(self.args);
+        changed
+    }
+
+    fn note_contacts(&mut self) {
+        let away: Vec<&Path> = self.parts.source.away().collect();
+        for dir in &self.parts.loaded.settings.policy_dirs {
+            if !away.contains(&dir.as_path()) {
+                self.contacts.insert(dir.clone(), now());
+            }
         }
-        touched.resources
     }
 
     fn links_changed(&mut self) {
@@ -330,6 +333,11 @@ impl<'a> Daemon<'a> {
             reason: reason.clone(),
             object: "interfaces".to_owned(),
             place: "netlink".to_owned(),
+        }));
+        degraded.extend(self.snapshot_problem.iter().map(|reason| Degraded {
+            reason: reason.clone(),
+            object: "snapshot".to_owned(),
+            place: self.parts.state_dir.display().to_string(),
         }));
         degraded.extend(self.parts.watcher.problem().map(|reason| Degraded {
             reason: reason.to_owned(),

@@ -56,6 +56,11 @@ impl Iptables {
         }
     }
 
+    /// Another least size of sets, from the next plan on.
+    pub fn set_min_capacity(&mut self, min_capacity: usize) {
+        self.min_capacity = min_capacity;
+    }
+
     /// The families that this kernel filters.
     pub fn families(&self) -> &[Family] {
         &self.families
