@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::packets::Shot;
 use super::topology::{ACTORS, HOST_LINKS, World};
-use super::universe::PLACES;
+use super::universe::{NATS, Nat, PLACES, VIRTUAL};
 
 /// Every set counts on so many packets of one round.
 const CAPACITY: usize = 65_536;
@@ -104,7 +104,7 @@ impl Field {
             None => Some("host"),
         };
         let role = role.ok_or_else(|| format!("nobody is behind {:?}", shot.path))?;
-        let target = SocketAddr::new(shot.packet.dst, 0);
+        let target = SocketAddr::new(shot.written().0, 0);
         let socket = &self.senders[&(role, shot.packet.dst.is_ipv6())];
         match net::sendto(socket, &shot.bytes(), SendFlags::empty(), &target) {
             // Rules of the host's own output answer so.
@@ -120,6 +120,7 @@ impl Field {
 /// in the IP header, those of the host itself likewise. Packets of the host are sent in a round of
 /// their own, so that its answers are not taken for them.
 fn probe_table() -> String {
+    let nats: String = NATS.iter().map(nat_rules).collect();
     let record = "update @v4 { ip id }; update @v6 { ip6 flowlabel };";
     format!(
         "table inet probe {{
@@ -128,7 +129,17 @@ fn probe_table() -> String {
             chain in {{ type filter hook input priority 300; iif != lo {record} }};
             chain forward {{ type filter hook forward priority 300; {record} }};
             chain out {{ type filter hook postrouting priority 300; {record} }};
+            chain arriving {{ type nat hook prerouting priority -100; {nats} }};
+            chain leaving {{ type nat hook output priority -100; {nats} }};
         }}"
+    )
+}
+
+fn nat_rules(nat: &Nat) -> String {
+    let port = format!("meta l4proto {{ tcp, udp }} th dport {}", nat.port);
+    format!(
+        "ip daddr {} {port} dnat ip to {}:{}; ip6 daddr {} {port} dnat ip6 to [{}]:{};",
+        VIRTUAL[0], nat.to[0], nat.to_port, VIRTUAL[1], nat.to[1], nat.to_port
     )
 }
 

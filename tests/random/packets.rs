@@ -7,7 +7,7 @@ use moat::verdict::{Conntrack, Packet, Path};
 
 use super::rng::Rng;
 use super::topology::HOST_LINKS;
-use super::universe::{PLACES, PORTS, PROTOCOLS};
+use super::universe::{NATS, PLACES, PORTS, PROTOCOLS, VIRTUAL};
 
 /// A packet and the way it is sent.
 #[derive(Clone, Debug)]
@@ -26,6 +26,12 @@ impl Shot {
         matches!(self.path, Path::Out { .. })
     }
 
+    /// Destination as its sender writes it.
+    pub fn written(&self) -> (IpAddr, Option<u16>) {
+        let packet = &self.packet;
+        packet.original.unwrap_or((packet.dst, packet.dport))
+    }
+
     /// The interface behind which its sender is, if it is not the host.
     pub fn arrives_on(&self) -> Option<&str> {
         match &self.path {
@@ -41,7 +47,7 @@ impl Shot {
         let packet = &self.packet;
         let body = self.body();
         let mut bytes = Vec::new();
-        match (packet.src, packet.dst) {
+        match (packet.src, self.written().0) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let length = (20 + body.len()) as u16;
                 bytes.extend([0x45, 0]);
@@ -67,7 +73,7 @@ impl Shot {
     fn body(&self) -> Vec<u8> {
         let packet = &self.packet;
         let mut body = Vec::new();
-        if let (Some(sport), Some(dport)) = (packet.sport, packet.dport) {
+        if let (Some(sport), Some(dport)) = (packet.sport, self.written().1) {
             body.extend(sport.to_be_bytes());
             body.extend(dport.to_be_bytes());
         }
@@ -97,7 +103,7 @@ pub fn shots(rng: &mut Rng, count: usize) -> Vec<Shot> {
         let shot = shot(rng, id);
         let p = &shot.packet;
         let back = (p.dst, p.src, p.proto, p.dport, p.sport);
-        if p.sport.is_some() && tuples.contains(&back) {
+        if p.icmp.is_none() && tuples.contains(&back) {
             continue;
         }
         tuples.insert((p.src, p.dst, p.proto, p.sport, p.dport));
@@ -113,7 +119,7 @@ fn shot(rng: &mut Rng, id: u16) -> Shot {
         &PLACES[rng.below(PLACES.len())],
     );
     let host = HOST_LINKS[rng.below(HOST_LINKS.len())].addresses[family];
-    let arrival = if rng.percent(80) {
+    let arrival = if rng.percent(90) {
         from.iface
     } else {
         rng.pick(&["eth0", "eth1", "cali1"])
@@ -141,12 +147,53 @@ fn shot(rng: &mut Rng, id: u16) -> Shot {
             host,
         ),
     };
-    let address = |text: &str| {
-        text.parse()
-            .expect("addresses of the universe are addresses")
-    };
     let packet = packet(rng, address(src), address(dst), id);
-    Shot { packet, path, id }
+    let shot = Shot { packet, path, id };
+    if rng.percent(15) {
+        translated(rng, shot, family)
+    } else {
+        shot
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse()
+        .expect("addresses of the universe are addresses")
+}
+
+/// The same packet, sent to an address that the host translates; unless it does not go that way.
+fn translated(rng: &mut Rng, mut shot: Shot, family: usize) -> Shot {
+    let nat = &NATS[rng.below(NATS.len())];
+    shot.path = match (shot.path.clone(), nat.iface) {
+        // Rules before DNAT see the interface of the address that is written: let it be the same.
+        (Path::Out { .. }, Some("eth0")) => Path::Out {
+            iface: "eth0".into(),
+        },
+        (
+            Path::In { iface }
+            | Path::Forward {
+                in_iface: iface, ..
+            },
+            None,
+        ) => Path::In { iface },
+        (
+            Path::In { iface }
+            | Path::Forward {
+                in_iface: iface, ..
+            },
+            Some(out),
+        ) if iface != out => Path::Forward {
+            in_iface: iface,
+            out_iface: out.into(),
+        },
+        _ => return shot,
+    };
+    if matches!(shot.packet.proto, 6 | 17) {
+        shot.packet.original = Some((address(VIRTUAL[family]), Some(nat.port)));
+        shot.packet.dport = Some(nat.to_port);
+    }
+    shot.packet.dst = address(nat.to[family]);
+    shot
 }
 
 fn packet(rng: &mut Rng, src: IpAddr, dst: IpAddr, id: u16) -> Packet {

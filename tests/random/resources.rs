@@ -14,7 +14,7 @@ pub fn resources(rng: &mut Rng) -> Vec<Value> {
         all.push(host_endpoint(rng, i));
     }
     for (i, iface) in ["cali1", "cali2"].iter().enumerate() {
-        if rng.percent(60) {
+        if rng.percent(85) {
             all.push(workload(rng, i, iface));
         }
     }

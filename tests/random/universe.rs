@@ -104,3 +104,40 @@ pub const TIERS: [&str; 5] = ["default", "default", "early", "late", "absent"];
 
 /// IP protocol numbers of packets.
 pub const PROTOCOLS: [u8; 10] = [6, 6, 6, 6, 17, 17, 17, 1, 132, 99];
+
+/// Destination NAT that the protected host does for others and for itself.
+pub struct Nat {
+    /// Port at [`VIRTUAL`] that is written.
+    pub port: u16,
+    /// Where it leads, in both families.
+    pub to: [&'static str; 2],
+    /// And the port there.
+    pub to_port: u16,
+    /// The interface behind which that is, `None` for the host itself.
+    pub iface: Option<&'static str>,
+}
+
+/// The address, reached through eth0, that only exists in NAT rules.
+pub const VIRTUAL: [&str; 2] = ["192.0.2.1", "2001:db8:2::1"];
+
+/// All of it, for TCP and UDP.
+pub const NATS: [Nat; 3] = [
+    Nat {
+        port: 8080,
+        to: ["10.2.0.2", "fd02::2"],
+        to_port: 80,
+        iface: Some("eth1"),
+    },
+    Nat {
+        port: 8081,
+        to: ["10.2.0.1", "fd02::1"],
+        to_port: 443,
+        iface: None,
+    },
+    Nat {
+        port: 8082,
+        to: ["10.1.0.2", "fd01::2"],
+        to_port: 2000,
+        iface: Some("eth0"),
+    },
+];
