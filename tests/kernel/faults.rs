@@ -145,13 +145,17 @@ fn settings_among_the_policies_count_from_the_first_moment() {
 
 #[test]
 fn a_felix_configuration_may_name_the_backend() {
-    let host = Host::new("auto");
+    let host = Host::new("nft");
     host.policy("endpoint.yaml", ENDPOINT);
     let text = FELIX.replace(
         "{failsafeInboundHostPorts",
         "{iptablesBackend: Legacy, failsafeInboundHostPorts",
     );
     host.policy("felix.yaml", &text);
+    // What moat.toml says would win.
+    let settings = fs::read_to_string(host.path("moat.toml")).unwrap();
+    let settings = settings.replace("iptablesBackend", "#");
+    fs::write(host.path("moat.toml"), settings).unwrap();
     let _daemon = host.start();
     assert_eq!(host.status()["backend"], "iptables-legacy");
 }
