@@ -44,7 +44,17 @@ impl Job<'_> {
             Way::Verdict => judge::run(self.case),
             Way::Kernel(backend) => kernel::run(self.case, backend, programs),
         };
-        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("the harness panicked".into()))
+        let result = catch_unwind(AssertUnwindSafe(run));
+        result
+            .unwrap_or_else(|_| Err("the harness panicked".into()))
+            .map_err(|error| {
+                let head = &self.case.head;
+                format!(
+                    "{}\nproves {}\n\n{error}",
+                    head.title,
+                    head.covers.join("; ")
+                )
+            })
     }
 }
 

@@ -288,6 +288,32 @@ fn a_set_that_somebody_else_uses_does_not_stop_the_policy() {
 }
 
 #[test]
+fn what_the_kernel_refuses_keeps_the_last_good_rules_and_is_said() {
+    on_both(|host| {
+        host.start().stop();
+        let sets = host.run("ipset", &["list", "-n"]);
+        let set = sets.lines().find(|n| n.starts_with("moat6-port.http"));
+        let set = set.unwrap().to_owned();
+        host.policy("main.yaml", POLICY.split("---").next().unwrap());
+        let daemon = host.start();
+        // A set of another type under the name of one of ours.
+        host.run("ipset", &["create", &set, "list:set"]);
+        let rules = host.rules();
+        host.policy("main.yaml", POLICY);
+        wait_until(|| host.status()["state"] == "degraded", || daemon.log());
+        assert_eq!(host.rules(), rules);
+        let status = host.status().to_string();
+        assert!(
+            status.contains("cannot write the rules") && status.contains("ipset"),
+            "{status}"
+        );
+        host.run("ipset", &["destroy", &set]);
+        wait_until(|| host.status()["state"] == "enforcing", || daemon.log());
+        assert!(host.rules().iter().any(|r| r.contains(&set)));
+    });
+}
+
+#[test]
 fn a_scratch_set_of_a_killed_moatd_is_no_obstacle() {
     on_both(|host| {
         host.start().stop();
@@ -423,4 +449,30 @@ fn a_host_without_ipv6() {
     }
     host.start().stop();
     assert!(ours(&host) > 0);
+}
+
+#[test]
+fn an_interface_with_a_name_that_is_a_pattern_is_governed_by_its_addresses() {
+    on_both(|host| {
+        for name in ["e+", "q\"x"] {
+            host.run("ip", &["link", "add", name, "type", "veth"]);
+        }
+        host.run("ip", &["address", "add", "10.7.0.1/24", "dev", "e+"]);
+        host.run("ip", &["address", "add", "10.8.0.1/24", "dev", "q\"x"]);
+        host.policy(
+            "odd.yaml",
+            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: odd}\n\
+             spec: {node: h, expectedIPs: [10.7.0.1, 10.8.0.1]}\n",
+        );
+        let _daemon = host.start();
+        let rules = host.rules();
+        let named = |r: &&String| r.contains("-i e+") || r.contains("-i q");
+        assert_eq!(rules.iter().find(named), None);
+        for address in ["10.7.0.1", "10.8.0.1"] {
+            let to_chain = |r: &&String| {
+                r.contains(&format!("-d {address}/32")) && r.ends_with("-g moat-i-odd")
+            };
+            assert_eq!(rules.iter().filter(to_chain).count(), 1, "{rules:#?}");
+        }
+    });
 }

@@ -2,6 +2,7 @@
 
 use super::Compiler;
 use super::dispatch::{Workloads, on_iface};
+use super::endpoint::KNOWN;
 use super::ruleset::{Hook, KRule, Match, Table, Target};
 use crate::api::{Family, Protocol};
 use crate::calc::{Category, Direction};
@@ -167,11 +168,23 @@ impl Compiler<'_> {
                 ));
             }
         }
+        if let Some(chain) = self.workload_sources() {
+            rules.push(KRule::new(vec![], Target::Jump(chain), "workload sources"));
+        }
         rules.push(KRule::new(
             vec![],
             Target::Jump(self.workload_dispatch(Direction::Egress)),
             "workload policy",
         ));
+        if !self.options.filter_accept {
+            // The workload's chain let them pass and must not be overruled.
+            let known = vec![Match::State(KNOWN)];
+            rules.push(KRule::new(
+                known,
+                Target::Return,
+                "part of an accepted flow",
+            ));
+        }
         let (target, note) = match self.policy.options.workload_to_host {
             crate::calc::ToHost::Drop => (self.deny(), "defaultEndpointToHostAction Drop"),
             crate::calc::ToHost::Return => (Target::Return, "defaultEndpointToHostAction Return"),
@@ -201,6 +214,12 @@ impl Compiler<'_> {
         // What an earlier stage accepted stays accepted; without such a stage the bit is somebody else's.
         let stale = self.marks.pass | if early { 0 } else { self.marks.accept };
         let mut rules = vec![KRule::new(vec![], Target::SetMark(0, stale), "")];
+        if let Some(chain) = self.workload_sources() {
+            rules.extend(workloads.iter().map(|iface| {
+                let matches = vec![Match::InIface(iface.clone())];
+                KRule::new(matches, Target::Jump(chain.clone()), "workload sources")
+            }));
+        }
         if from {
             let guard = if early {
                 vec![self.accept_mark(true)]

@@ -103,6 +103,11 @@ impl Daemon<'_> {
             self.parts.dataplane.read()?;
             self.parts.dataplane.plan(&self.ruleset)
         });
+        let error = read.as_ref().err().map(ToString::to_string);
+        if error != self.compare_error {
+            self.compare_error = error;
+            self.log_problems();
+        }
         match read {
             Ok(plan) if plan.is_empty() => {
                 self.verified_at = Some(now());
@@ -116,7 +121,8 @@ impl Daemon<'_> {
                 );
                 self.apply();
             }
-            Err(error) => tracing::warn!("cannot compare the kernel with the policy: {error}"),
+            // Reported with the other problems, once.
+            Err(_) => {}
         }
     }
 

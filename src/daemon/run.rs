@@ -79,6 +79,8 @@ pub(super) struct Daemon<'a> {
     pub(super) ready: bool,
     pub(super) ruleset: Ruleset,
     pub(super) apply_error: Option<String>,
+    /// Why the kernel cannot be compared with the policy, if it cannot.
+    pub(super) compare_error: Option<String>,
     pub(super) last_apply: Option<ApplyReport>,
     pub(super) verified_at: Option<String>,
     pub(super) snapshot: Option<(u64, Instant)>,
@@ -109,6 +111,7 @@ impl<'a> Daemon<'a> {
             ready: false,
             ruleset,
             apply_error: None,
+            compare_error: None,
             last_apply: None,
             verified_at: None,
             snapshot: None,
@@ -257,7 +260,10 @@ impl<'a> Daemon<'a> {
         self.parts.reload_settings(self.args);
         self.scan();
         self.recalculate(true);
-        notify::ready();
+        // Readiness is told once something is in force, not by a reload before that.
+        if self.ready {
+            notify::ready();
+        }
     }
 
     fn files_changed(&mut self) {
@@ -315,6 +321,11 @@ impl<'a> Daemon<'a> {
         let mut degraded: Vec<Degraded> = self.parts.settings_problem.iter().cloned().collect();
         degraded.extend(self.apply_error.iter().map(|reason| Degraded {
             reason: reason.clone(),
+            object: "kernel".to_owned(),
+            place: self.parts.dataplane.name(),
+        }));
+        degraded.extend(self.compare_error.iter().map(|reason| Degraded {
+            reason: format!("cannot compare the kernel with the policy: {reason}"),
             object: "kernel".to_owned(),
             place: self.parts.dataplane.name(),
         }));

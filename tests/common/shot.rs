@@ -184,8 +184,8 @@ fn owner(addr: IpAddr) -> Option<&'static str> {
         .iter()
         .flat_map(|l| &l.addresses)
         .chain(&LOOPBACK)
-        .any(|a| is(a));
-    let actor = ACTORS.iter().find(|a| a.addresses.iter().any(|t| is(t)));
+        .any(&is);
+    let actor = ACTORS.iter().find(|a| a.addresses.iter().any(&is));
     if host {
         Some("host")
     } else {
