@@ -117,8 +117,9 @@ fn exit_codes() {
 
 #[test]
 fn explain_names_the_rule_that_decides_last() {
-    // (arguments, verdict, index of the deciding rule, its line)
-    let cases: &[(&[&str], &str, Option<u64>, Option<u64>)] = &[
+    // Arguments, verdict, index of the deciding rule, its line.
+    type Case<'a> = (&'a [&'a str], &'a str, Option<u64>, Option<u64>);
+    let cases: &[Case<'_>] = &[
         (
             &["--from", "1.1.1.1", "--to", "web", "--port", "80"],
             "allow",
