@@ -266,3 +266,30 @@ fn a_reader_that_leaves_is_no_error() {
         );
     }
 }
+
+#[test]
+fn a_directory_is_read_as_the_daemon_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("a.YAML"), FILES).unwrap();
+    for ignored in [".hidden.yaml", "a.yaml~", "#a.yaml", "a.yaml.swp"] {
+        std::fs::write(path(ignored), "{").unwrap();
+    }
+    let validate = || {
+        let done = run(&["validate", "-o", "json", "-f", dir.path().to_str().unwrap()]);
+        (done.code, done.json())
+    };
+    let (code, report) = validate();
+    assert_eq!((code, &report["files"]), (Some(0), &1.into()));
+    std::fs::create_dir(path("b.yaml")).unwrap();
+    std::os::unix::fs::symlink("/nonexistent", path("c.json")).unwrap();
+    let (code, report) = validate();
+    let messages: Vec<&str> = report["issues"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|i| i["severity"] == "error")
+        .map(|i| i["message"].as_str().unwrap())
+        .collect();
+    assert_eq!((code, messages.len()), (Some(1), 2), "{messages:?}");
+}
