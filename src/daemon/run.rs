@@ -91,6 +91,8 @@ pub(super) struct Daemon<'a> {
     pub(super) retry_at: Option<Instant>,
     pub(super) rescan_at: Option<Instant>,
     pub(super) verify_at: Instant,
+    /// What systemd was told last.
+    pub(super) told: String,
     /// When the kernel was last compared.
     pub(super) compared_at: Instant,
     /// Why interfaces are not followed, if they are not.
@@ -120,6 +122,7 @@ impl<'a> Daemon<'a> {
             retry_at: None,
             rescan_at: None,
             verify_at: Instant::now() + NEVER,
+            told: String::new(),
             compared_at: Instant::now(),
             links_problem: None,
             missing: Vec::new(),
@@ -142,12 +145,17 @@ impl<'a> Daemon<'a> {
 
     async fn events(&mut self, mut calls: mpsc::Receiver<Call>, signals: &mut Signals) {
         let watchdog = notify::watchdog_interval();
+        let mut pinged = Instant::now();
         let backend = self.parts.choice.backend;
         let mut features = tokio::task::spawn_blocking(move || iptables::check_features(backend));
         let mut features_known = false;
         let mut rule_events = self.rule_events();
         loop {
-            notify::watchdog();
+            // The loop's own progress, a few times per interval.
+            if watchdog.is_some_and(|interval| pinged.elapsed() >= interval / 2) {
+                pinged = Instant::now();
+                notify::watchdog();
+            }
             let timer = self.next_timer(watchdog);
             tokio::select! {
                 _ = signals.terminate.recv() => return,
@@ -373,7 +381,7 @@ impl<'a> Daemon<'a> {
         self.tell_systemd();
     }
 
-    pub(super) fn tell_systemd(&self) {
+    pub(super) fn tell_systemd(&mut self) {
         let endpoints =
             self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
         let state = match self.state() {
@@ -384,10 +392,14 @@ impl<'a> Daemon<'a> {
                 self.degraded().len()
             ),
         };
-        notify::status(&format!(
+        let text = format!(
             "{state}: generation {}, {endpoints} endpoints",
             self.parts.generation
-        ));
+        );
+        if self.told != text {
+            notify::status(&text);
+            self.told = text;
+        }
     }
 
     fn stop(&self) {
