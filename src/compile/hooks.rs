@@ -92,14 +92,10 @@ impl Compiler<'_> {
             return false;
         }
         let waits = Match::Mark(self.marks.later, self.marks.later, false);
-        let late = vec![
-            KRule::new(vec![], Target::SetMark(0, self.marks.later), ""),
-            KRule::new(
-                vec![],
-                Target::Goto("moat-to".to_owned()),
-                "egress policy after DNAT",
-            ),
-        ];
+        let mut late = vec![KRule::new(vec![], Target::SetMark(0, self.marks.later), "")];
+        late.extend(self.to_workloads());
+        let target = Target::Goto("moat-to".to_owned());
+        late.push(KRule::new(vec![], target, "egress policy after DNAT"));
         self.put_chain("moat-late", late);
         // The state once more: should the bit be somebody else's, other traffic is not judged by it.
         let rules = vec![KRule::new(
@@ -109,6 +105,19 @@ impl Compiler<'_> {
         )];
         self.hook("POSTROUTING", rules);
         true
+    }
+
+    /// The host's own traffic to its workloads is not policed.
+    fn to_workloads(&self) -> Vec<KRule> {
+        let ifaces = self.workload_ifaces().into_iter();
+        let rule = |i| {
+            KRule::new(
+                vec![Match::OutIface(i)],
+                Target::Return,
+                "to local workloads",
+            )
+        };
+        ifaces.map(rule).collect()
     }
 
     fn input(&mut self, early: bool) {
@@ -301,13 +310,7 @@ impl Compiler<'_> {
                 target,
                 "decided after DNAT, when leaving",
             ));
-            for iface in self.workload_ifaces() {
-                rules.push(KRule::new(
-                    vec![Match::OutIface(iface)],
-                    Target::Return,
-                    "to local workloads",
-                ));
-            }
+            rules.extend(self.to_workloads());
         }
         if self.dispatch(
             "moat-to",
