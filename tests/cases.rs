@@ -5,7 +5,7 @@
 mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     let jobs: Vec<Job<'_>> = all
         .filter(|job| words.iter().all(|w| job.name().contains(w.as_str())))
         .collect();
-    if let Err(error) = check_machine() {
+    if let Err(error) = netns::check_machine() {
         return fail(&error);
     }
     netns::remove_stale();
@@ -91,30 +91,6 @@ fn fail(error: &str) -> ExitCode {
         "{error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out"
     );
     ExitCode::FAILURE
-}
-
-/// Real packets need root and the programs that make hosts of namespaces.
-fn check_machine() -> Result<(), String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("cases send real packets through network namespaces: run them as root".into());
-    }
-    let missing: Vec<&str> = [
-        "ip",
-        "iptables-nft",
-        "iptables-legacy",
-        "ipset",
-        "conntrack",
-    ]
-    .into_iter()
-    .filter(|name| Command::new(name).arg("--version").output().is_err())
-    .collect();
-    match missing.as_slice() {
-        [] => Ok(()),
-        names => Err(format!(
-            "missing: {}; apt-get install iproute2 iptables ipset conntrack",
-            names.join(", ")
-        )),
-    }
 }
 
 fn run_all(jobs: &[Job<'_>], filtered: usize) -> ExitCode {

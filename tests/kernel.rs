@@ -288,6 +288,43 @@ fn a_set_that_somebody_else_uses_does_not_stop_the_policy() {
 }
 
 #[test]
+fn a_foreign_jump_to_an_old_chain_does_not_stop_the_policy() {
+    on_both(|host| {
+        host.start().stop();
+        let rules = host.rules();
+        let chain = rules.iter().find_map(|r| r.strip_prefix(":moat-pi-web"));
+        let chain = format!("moat-pi-web{}", chain.unwrap().split(' ').next().unwrap());
+        host.both(&["-N", "other"]);
+        host.both(&["-A", "other", "-j", &chain]);
+        host.policy("main.yaml", POLICY.split("---").next().unwrap());
+        let daemon = host.start();
+        assert!(
+            !host
+                .rules()
+                .iter()
+                .any(|r| r.starts_with("-A moat-i-eth0") && r.contains(&chain))
+        );
+        assert!(daemon.log().contains("old chains stay"), "{}", daemon.log());
+        host.both(&["-F", "other"]);
+        daemon.stop();
+        host.start().stop();
+        assert!(!host.rules().iter().any(|r| r.contains(&chain)));
+    });
+}
+
+#[test]
+fn rules_that_cannot_be_compared_are_a_problem_that_status_shows() {
+    let host = host("nft");
+    host.settings("iptablesRefreshInterval = \"1s\"");
+    let daemon = host.start();
+    host.run("nft", &["add rule ip filter INPUT ct mark 5 accept"]);
+    wait_until(|| host.status()["state"] == "degraded", || daemon.log());
+    host.run("nft", &["flush chain ip filter INPUT"]);
+    wait_until(|| host.status()["state"] == "enforcing", || daemon.log());
+    assert!(host.chain("INPUT")[0].contains("moat-INPUT"));
+}
+
+#[test]
 fn what_the_kernel_refuses_keeps_the_last_good_rules_and_is_said() {
     on_both(|host| {
         host.start().stop();

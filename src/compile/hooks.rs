@@ -101,8 +101,9 @@ impl Compiler<'_> {
             ),
         ];
         self.put_chain("moat-late", late);
+        // The state once more: should the bit be somebody else's, other traffic is not judged by it.
         let rules = vec![KRule::new(
-            vec![waits],
+            vec![waits, Match::State("DNAT")],
             Target::Goto("moat-late".to_owned()),
             "local traffic with DNAT",
         )];
@@ -212,7 +213,8 @@ impl Compiler<'_> {
             return;
         }
         // What an earlier stage accepted stays accepted; without such a stage the bit is somebody else's.
-        let stale = self.marks.pass | if early { 0 } else { self.marks.accept };
+        let accept = if early { 0 } else { self.marks.accept };
+        let stale = self.marks.pass | self.marks.later | accept;
         let mut rules = vec![KRule::new(vec![], Target::SetMark(0, stale), "")];
         if let Some(chain) = self.workload_sources() {
             rules.extend(workloads.iter().map(|iface| {
@@ -283,13 +285,7 @@ impl Compiler<'_> {
             ));
         }
         if late {
-            for iface in self.workload_ifaces() {
-                rules.push(KRule::new(
-                    vec![Match::OutIface(iface)],
-                    Target::Return,
-                    "to local workloads",
-                ));
-            }
+            // Before the workloads: here the packet still has the interface of its first destination.
             let marks = self.marks;
             self.put_chain(
                 "moat-later",
@@ -305,6 +301,13 @@ impl Compiler<'_> {
                 target,
                 "decided after DNAT, when leaving",
             ));
+            for iface in self.workload_ifaces() {
+                rules.push(KRule::new(
+                    vec![Match::OutIface(iface)],
+                    Target::Return,
+                    "to local workloads",
+                ));
+            }
         }
         if self.dispatch(
             "moat-to",

@@ -22,6 +22,9 @@ pub enum DataplaneError {
         "table {0} holds nft rules that the iptables tool cannot show: move them to a table of their own"
     )]
     Incompatible(String),
+    /// Everything wanted is in force, but old chains could not be removed.
+    #[error("old chains stay, perhaps because rules that are not moat's lead to them: {0}")]
+    OldChains(CommandError),
     /// Sets that cannot be removed.
     #[error(
         "IP sets {} are in use by rules that are not moat's: remove those rules first",

@@ -1,19 +1,18 @@
 //! What the reference verdict says of a shot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path as FilePath;
 
 use moat::api::{self, Resource, Spec};
 use moat::calc::{Host, HostPolicy, compute};
 use moat::config::{self, Settings};
-use moat::dataplane::links::{Link, Links};
 use moat::verdict::{Conntrack, Packet, Path, Step, Verdict, decide};
 
 use super::backend::Backend;
 use super::case::{Case, Expect, Head, Resources};
 use super::daemon::Files;
 use super::shot::{Shot, expand};
-use super::topology::{HOST_LINKS, LOOPBACK};
+use super::topology::{self, HOST_LINKS};
 
 /// Source port of probes that name none; any port of clients would do.
 const CLIENT_PORT: u16 = 40_000;
@@ -64,7 +63,7 @@ impl Judge {
         let settings = settings(head, &resources)?;
         let host = Host {
             node: settings.felix_hostname.clone(),
-            links: addressed(links)?,
+            links: topology::links(links)?,
         };
         Ok(Judge {
             policy: compute(&resources, &host, &settings),
@@ -184,30 +183,6 @@ fn settings(head: &Head, resources: &[Resource]) -> Result<Settings, String> {
             .join("; ")
     })?;
     Ok(loaded.settings)
-}
-
-/// The links of the protected host as the kernel would list them.
-fn addressed(names: &BTreeSet<&str>) -> Result<Links, String> {
-    let mut links = BTreeMap::new();
-    let present = HOST_LINKS.iter().filter(|l| names.contains(l.name));
-    let all = present
-        .map(|l| (l.name, l.addresses))
-        .chain([("lo", LOOPBACK)]);
-    for (name, addresses) in all {
-        let addresses = addresses
-            .iter()
-            .map(|a| a.parse().map_err(|_| format!("{a}?")));
-        let addresses = addresses.collect::<Result<BTreeSet<_>, String>>()?;
-        links.insert(
-            name.to_owned(),
-            Link {
-                name: name.into(),
-                up: true,
-                addresses,
-            },
-        );
-    }
-    Ok(links)
 }
 
 fn packet(shot: &Shot<'_>) -> Packet {

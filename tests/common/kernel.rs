@@ -1,6 +1,7 @@
 //! Runs a case with real packets through a real moatd.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +10,7 @@ use super::case::{Case, Expect, Head, Resources, Step};
 use super::daemon::{Daemon, Files, Programs};
 use super::judge::{Judge, describe};
 use super::shot::{Shot, expand};
-use super::topology::{HOST_LINKS, World, find_actor};
+use super::topology::{Actor, HOST_LINKS, World, find_actor};
 use super::wire::Wire;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -78,7 +79,9 @@ impl<'c> Run<'c> {
             daemon.wait_change(generation, step.rejected)?;
         }
         for name in &step.link.remove {
-            self.world.remove_link(name)?;
+            self.world
+                .namespace("host")
+                .ip(&[format!("link del {name}")])?;
             self.links.remove(name.as_str());
         }
         for name in &step.link.add {
@@ -160,8 +163,23 @@ fn report(shot: &Shot<'_>) -> String {
 fn add_sources(world: &World, case: &Case) -> Result<(), String> {
     for probe in case.stages.iter().flat_map(|s| &s.probes) {
         if let (Some(src), Some(actor)) = (probe.src, find_actor(&probe.from)) {
-            world.add_address(actor, src)?;
+            add_source(world, actor, src)?;
         }
     }
     Ok(())
+}
+
+/// Gives an actor one more address, which the protected host reaches through the actor's own.
+fn add_source(world: &World, actor: &Actor, addr: IpAddr) -> Result<(), String> {
+    let (length, nodad) = if addr.is_ipv4() {
+        (32, "")
+    } else {
+        (128, " nodad")
+    };
+    let line = format!("address replace {addr}/{length} dev eth0{nodad}");
+    world.namespace(actor.name).ip(&[line])?;
+    let via = actor.addresses[usize::from(addr.is_ipv6())];
+    world
+        .namespace("host")
+        .ip(&[format!("route replace {addr}/{length} via {via}")])
 }

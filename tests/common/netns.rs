@@ -148,3 +148,33 @@ pub fn remove_stale() {
         }
     }
 }
+
+/// Real packets need root and the programs that make hosts of namespaces.
+///
+/// # Errors
+/// What is missing, and how to get it.
+pub fn check_machine() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(
+            "these tests send real packets through network namespaces: run them as root".into(),
+        );
+    }
+    let missing: Vec<&str> = [
+        "ip",
+        "iptables-nft",
+        "iptables-legacy",
+        "ipset",
+        "nft",
+        "conntrack",
+    ]
+    .into_iter()
+    .filter(|name| Command::new(name).arg("--version").output().is_err())
+    .collect();
+    match missing.as_slice() {
+        [] => Ok(()),
+        names => Err(format!(
+            "missing: {}; apt-get install iproute2 iptables ipset nftables conntrack",
+            names.join(", ")
+        )),
+    }
+}

@@ -6,8 +6,9 @@
 //!                                                  └─ cali2 10.3.2.1 ─ workload2 10.3.2.2
 //! ```
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+use moat::dataplane::links::{Link, Links};
 
 use super::netns::{Namespace, ip_batch};
 
@@ -188,14 +189,6 @@ impl World {
         self.namespace("host").ip(&lines)
     }
 
-    /// Removes an interface of the protected host.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn remove_link(&self, name: &str) -> Result<(), String> {
-        self.namespace("host").ip(&[format!("link del {name}")])
-    }
-
     /// Gives an actor its addresses and its way through the protected host.
     fn address(&self, actor: &Actor) -> Result<(), String> {
         let gateway = host_link(actor.iface).ok_or("an actor without host interface")?;
@@ -213,23 +206,6 @@ impl World {
             format!("route add default via {}", gateway.addresses[1]),
         ])
     }
-
-    /// Gives an actor one more address, which the protected host reaches through the actor's link.
-    ///
-    /// # Errors
-    /// `ip` refuses.
-    pub fn add_address(&self, actor: &Actor, addr: IpAddr) -> Result<(), String> {
-        let (length, nodad) = if addr.is_ipv4() {
-            (32, "")
-        } else {
-            (128, " nodad")
-        };
-        self.namespace(actor.name)
-            .ip(&[format!("address replace {addr}/{length} dev eth0{nodad}")])?;
-        let via = actor.addresses[usize::from(addr.is_ipv6())];
-        self.namespace("host")
-            .ip(&[format!("route replace {addr}/{length} via {via}")])
-    }
 }
 
 /// Settings that must stand before the interfaces are made, and loopback.
@@ -245,4 +221,31 @@ fn prepare(namespace: &Namespace) -> Result<(), String> {
         namespace.sysctl("ipv6/conf/all/forwarding", "1")?;
     }
     namespace.ip(&["link set lo up".into()])
+}
+
+/// The links of the protected host as the kernel would list them, of those whose name is given.
+///
+/// # Errors
+/// None but a slip in this file.
+pub fn links(names: &BTreeSet<&str>) -> Result<Links, String> {
+    let mut links = BTreeMap::new();
+    let present = HOST_LINKS.iter().filter(|l| names.contains(l.name));
+    let all = present
+        .map(|l| (l.name, l.addresses))
+        .chain([("lo", LOOPBACK)]);
+    for (name, addresses) in all {
+        let addresses = addresses
+            .iter()
+            .map(|a| a.parse().map_err(|_| format!("`{a}`?")));
+        let addresses = addresses.collect::<Result<BTreeSet<_>, String>>()?;
+        links.insert(
+            name.to_owned(),
+            Link {
+                name: name.into(),
+                up: true,
+                addresses,
+            },
+        );
+    }
+    Ok(links)
 }

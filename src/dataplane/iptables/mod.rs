@@ -82,7 +82,11 @@ impl Iptables {
         plan.families.iter().map(edit).fold(Ok(()), Result::and)?;
         let remove =
             |(family, edits): (&Family, &FamilyPlan)| self.restore(*family, &edits.removal_text());
-        plan.families.iter().map(remove).fold(Ok(()), Result::and)?;
+        plan.families
+            .iter()
+            .map(remove)
+            .fold(Ok(()), Result::and)
+            .map_err(DataplaneError::OldChains)?;
         let held = destroy_sets(&plan.destroy);
         if !held.is_subset(&self.held) {
             tracing::warn!("rules that are not moat's hold old IP sets of moat: {held:?}");
@@ -171,7 +175,13 @@ impl Dataplane for Iptables {
             std::thread::sleep(pause);
             pause *= 2;
         }
-        self.try_apply(wanted)
+        match self.try_apply(wanted) {
+            Err(error @ DataplaneError::OldChains(_)) => {
+                tracing::warn!("{error}");
+                Ok(Plan::default())
+            }
+            other => other,
+        }
     }
 
     fn cleanup(&mut self, dry_run: bool) -> Result<Plan, DataplaneError> {
