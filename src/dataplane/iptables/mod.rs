@@ -268,8 +268,17 @@ fn read_tables(
 /// Reads our sets only: a set of somebody else may be huge, or of a type this tool does not know.
 fn read_sets() -> Result<BTreeMap<String, FoundSet>, CommandError> {
     let names = run("ipset", &["list", "-n"], "")?;
+    let ours: Vec<&str> = names.lines().filter(|n| save::is_ours(n)).collect();
+    if ours.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    // One process for all of them: thousands of processes would take minutes.
+    let batch: String = ours.iter().map(|n| format!("save {n}\n")).collect();
+    if let Ok(text) = run("ipset", &["restore"], &batch) {
+        return Ok(save::parse_sets(&text));
+    }
     let mut sets = BTreeMap::new();
-    for name in names.lines().filter(|n| save::is_ours(n)) {
+    for name in ours {
         sets.extend(save::parse_sets(&run("ipset", &["save", name], "")?));
     }
     Ok(sets)
