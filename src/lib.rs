@@ -16,6 +16,9 @@
 //! | [`daemon`] | moatd: the loop, readiness, reload, control socket |
 //! | [`ctl`] | moatctl: one file per command |
 
+// Here and not for all targets: tests may unwrap.
+#![warn(clippy::unwrap_used)]
+
 pub mod api;
 pub mod calc;
 pub mod compile;

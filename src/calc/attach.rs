@@ -27,7 +27,8 @@ pub fn options(settings: &Settings) -> Options {
 /// Attachments by endpoint name; an endpoint that governs nothing is absent.
 ///
 /// An endpoint with an interface name is attached whether the interface exists or not, so that a late interface is never open.
-/// One with only expected IPs is attached to the interfaces that carry them; while there is none, to the addresses themselves.
+/// One with only expected IPs is attached to the interfaces that carry them; those that no interface carries are governed by
+/// address, so that they are never open when they appear.
 /// Where several endpoints claim an interface the lowest name stands.
 pub fn resolve(
     calculator: &Calculator,
@@ -46,7 +47,7 @@ pub fn resolve(
             .filter(|n| !n.is_empty() && *n != "*"),
     );
     for iface in ifaces {
-        if is_excluded(calculator, workloads, iface) {
+        if !is_plain(iface) || is_excluded(calculator, workloads, iface) {
             continue;
         }
         if let Some((name, _)) = locals.iter().find(|(_, e)| claims(calculator, e, iface)) {
@@ -58,10 +59,13 @@ pub fn resolve(
         }
     }
     for (name, endpoint) in &locals {
-        let waits = endpoint.interface_name.is_empty() && !attachments.contains_key(*name);
-        if waits && !carried_anywhere(calculator, endpoint) {
-            let addresses: BTreeSet<IpAddr> = endpoint.expected_ips.iter().copied().collect();
-            attachments.entry((*name).to_owned()).or_default().addresses = addresses;
+        if !endpoint.interface_name.is_empty() {
+            continue;
+        }
+        let missing = endpoint.expected_ips.iter().copied();
+        let missing: BTreeSet<IpAddr> = missing.filter(|ip| !is_carried(calculator, *ip)).collect();
+        if !missing.is_empty() {
+            attachments.entry((*name).to_owned()).or_default().addresses = missing;
         }
     }
     attachments
@@ -107,12 +111,16 @@ fn claims(calculator: &Calculator, endpoint: &HostEndpoint, iface: &str) -> bool
         .any(|ip| link.addresses.contains(ip))
 }
 
-/// Whether any interface has an expected IP: then another endpoint or an exclusion decides there, and addresses must not.
-fn carried_anywhere(calculator: &Calculator, endpoint: &HostEndpoint) -> bool {
-    calculator.host.links.values().any(|l| {
-        endpoint
-            .expected_ips
-            .iter()
-            .any(|ip| l.addresses.contains(ip))
-    })
+/// Whether any interface has the address: then the interface decides, and the address must not.
+fn is_carried(calculator: &Calculator, ip: IpAddr) -> bool {
+    let mut links = calculator.host.links.iter();
+    links.any(|(name, link)| is_plain(name) && link.addresses.contains(&ip))
+}
+
+/// Whether a firewall tool can be given this name and no other: a trailing `+` would be a pattern, quotes would not survive.
+/// An endpoint on any other interface is governed by its addresses.
+fn is_plain(iface: &str) -> bool {
+    iface
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "._-@".contains(c))
 }

@@ -137,16 +137,30 @@ impl<I: Ord + Clone> LabelIndex<I> {
         }
     }
 
+    /// Whether a test holds for any of the things a selector may match; `None` as in [`LabelIndex::candidates`].
+    pub fn any(&self, selector: &Selector, test: impl Fn(&I) -> bool) -> Option<bool> {
+        let mut found = false;
+        for bucket in buckets(selector) {
+            found = found || self.filed(&bucket)?.any(&test);
+        }
+        Some(found)
+    }
+
+    /// The things in one bucket.
+    fn filed(&self, bucket: &Bucket) -> Option<impl Iterator<Item = &I>> {
+        let ids = match bucket {
+            Bucket::Any => return None,
+            Bucket::Present(label) => self.by_label.get(label),
+            Bucket::Value(label, value) => self.by_value.get(&(label.clone(), value.clone())),
+        };
+        Some(ids.into_iter().flatten())
+    }
+
     /// The things a selector may match; `None` when it restricts no label and everything must be looked at.
     pub fn candidates(&self, selector: &Selector) -> Option<BTreeSet<I>> {
         let mut found = BTreeSet::new();
         for bucket in buckets(selector) {
-            let ids = match bucket {
-                Bucket::Any => return None,
-                Bucket::Present(label) => self.by_label.get(&label),
-                Bucket::Value(label, value) => self.by_value.get(&(label, value)),
-            };
-            found.extend(ids.into_iter().flatten().cloned());
+            found.extend(self.filed(&bucket)?.cloned());
         }
         Some(found)
     }

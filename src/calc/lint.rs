@@ -1,28 +1,22 @@
 //! Warnings that need more than one resource: where users get hurt although every file is valid.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::effective::{policy_selector, side_selectors};
 use super::endpoints;
-use super::index::LabelMap;
+use super::index::{LabelIndex, LabelMap};
 use super::model::{Direction, HostPolicy, TierBlock};
 use super::rules::DEFAULT_ALLOW;
 use crate::api::{Issue, Kind, Policy, Resource, Severity, Spec};
 use crate::selector::Selector;
 
-/// The most policies whose selectors are looked at: a warning is a help, not worth minutes.
-const MAX_POLICIES: usize = 2000;
-
 /// What is worth a warning whatever host the resources are read on.
 pub fn lint_resources(resources: &[Resource]) -> Vec<Issue> {
-    let labels = holder_labels(resources);
+    let mut holders = Holders::of(resources);
     let mut issues = Vec::new();
-    let policies = resources
-        .iter()
-        .filter(|r| matches!(r.spec, Spec::Policy(_)));
-    for resource in policies.take(MAX_POLICIES) {
+    for resource in resources {
         if let Spec::Policy(spec) = &resource.spec {
-            lint_policy(resource, spec, resources, &labels, &mut issues);
+            lint_policy(resource, spec, &mut holders, &mut issues);
         }
     }
     issues
@@ -31,57 +25,95 @@ pub fn lint_resources(resources: &[Resource]) -> Vec<Issue> {
 /// What is worth a warning about the endpoints of one host.
 pub fn lint_host(resources: &[Resource], policy: &HostPolicy) -> Vec<Issue> {
     let mut issues = Vec::new();
+    let profiles = names(resources, Kind::Profile);
     for resource in resources {
-        lint_endpoint(resource, resources, policy, &mut issues);
+        lint_endpoint(resource, &profiles, policy, &mut issues);
     }
     issues
 }
 
-/// Labels of endpoints, and of everything that rules can select.
-struct Holders {
-    endpoints: Vec<LabelMap>,
-    all: Vec<LabelMap>,
+/// Names of the resources of a kind that has no namespaces.
+fn names(resources: &[Resource], kind: Kind) -> BTreeSet<&str> {
+    let of_kind = resources.iter().filter(|r| r.id.kind == kind);
+    of_kind.map(|r| r.id.name.as_str()).collect()
 }
 
-fn holder_labels(resources: &[Resource]) -> Holders {
-    let by_id = resources
-        .iter()
-        .map(|r| (r.id.clone(), r.clone()))
-        .collect();
-    let mut holders = Holders {
-        endpoints: Vec::new(),
-        all: Vec::new(),
-    };
-    for resource in resources {
-        let is_endpoint = matches!(
-            resource.spec,
-            Spec::HostEndpoint(_) | Spec::WorkloadEndpoint(_)
-        );
-        if is_endpoint || matches!(resource.spec, Spec::NetworkSet(_)) {
-            let labels =
-                endpoints::labels(resource, |name| endpoints::profile_labels(&by_id, name));
-            if is_endpoint {
-                holders.endpoints.push(labels.clone());
-            }
-            holders.all.push(labels);
-        }
+/// Things with labels, and what is known of the selectors that were tried on them.
+#[derive(Default)]
+struct Labelled {
+    labels: Vec<LabelMap>,
+    index: LabelIndex<usize>,
+    tried: BTreeMap<String, bool>,
+}
+
+impl Labelled {
+    fn add(&mut self, labels: LabelMap) {
+        self.index.insert(&self.labels.len(), &labels);
+        self.labels.push(labels);
     }
-    holders
+
+    fn has_match(&mut self, selector: &Selector) -> bool {
+        if let Some(known) = self.tried.get(selector.canonical()) {
+            return *known;
+        }
+        let labels = &self.labels;
+        let found = self
+            .index
+            .any(selector, |i| selector.matches(&labels[*i]))
+            .unwrap_or_else(|| labels.iter().any(|l| selector.matches(l)));
+        self.tried.insert(selector.canonical().to_owned(), found);
+        found
+    }
+}
+
+/// What policies and rules refer to.
+struct Holders<'a> {
+    tiers: BTreeSet<&'a str>,
+    endpoints: Labelled,
+    /// Endpoints and network sets: everything that rules can select.
+    all: Labelled,
+}
+
+impl Holders<'_> {
+    fn of(resources: &[Resource]) -> Holders<'_> {
+        let by_id = resources
+            .iter()
+            .map(|r| (r.id.clone(), r.clone()))
+            .collect();
+        let mut holders = Holders {
+            tiers: names(resources, Kind::Tier),
+            endpoints: Labelled::default(),
+            all: Labelled::default(),
+        };
+        for resource in resources {
+            let is_endpoint = matches!(
+                resource.spec,
+                Spec::HostEndpoint(_) | Spec::WorkloadEndpoint(_)
+            );
+            if is_endpoint || matches!(resource.spec, Spec::NetworkSet(_)) {
+                let labels =
+                    endpoints::labels(resource, |name| endpoints::profile_labels(&by_id, name));
+                if is_endpoint {
+                    holders.endpoints.add(labels.clone());
+                }
+                holders.all.add(labels);
+            }
+        }
+        holders
+    }
 }
 
 fn lint_policy(
     resource: &Resource,
     policy: &Policy,
-    resources: &[Resource],
-    labels: &Holders,
+    holders: &mut Holders<'_>,
     issues: &mut Vec<Issue>,
 ) {
     let is_predefined = matches!(
         policy.tier.as_str(),
         "default" | "kube-admin" | "kube-baseline"
     );
-    let is_tier = |r: &&Resource| r.id.kind == Kind::Tier && r.id.name == policy.tier;
-    if !is_predefined && !resources.iter().any(|r| is_tier(&r)) {
+    if !is_predefined && !holders.tiers.contains(policy.tier.as_str()) {
         let message = "no such tier: the policy is enforced after all tiers, and what it does not decide is denied";
         issues.push(warn(
             resource,
@@ -92,7 +124,7 @@ fn lint_policy(
         ));
     }
     let selector = policy_selector(&resource.id, policy);
-    if !labels.endpoints.iter().any(|l| selector.matches(l)) {
+    if !holders.endpoints.has_match(&selector) {
         let value = Some(selector.canonical());
         issues.push(warn(
             resource,
@@ -106,8 +138,7 @@ fn lint_policy(
         for (i, rule) in list.iter().enumerate() {
             for (side, name) in [(&rule.source, "source"), (&rule.destination, "destination")] {
                 let positive = side_selectors(&resource.id, side).positive;
-                let nobody = |s: &Selector| !labels.all.iter().any(|l| s.matches(l));
-                if let Some(selector) = positive.filter(nobody) {
+                if let Some(selector) = positive.filter(|s| !holders.all.has_match(s)) {
                     let path = format!("spec.{direction}[{i}].{name}");
                     let message =
                         "selects no endpoint and no network set: the rule matches nothing";
@@ -126,7 +157,7 @@ fn lint_policy(
 
 fn lint_endpoint(
     resource: &Resource,
-    resources: &[Resource],
+    known_profiles: &BTreeSet<&str>,
     policy: &HostPolicy,
     issues: &mut Vec<Issue>,
 ) {
@@ -136,9 +167,7 @@ fn lint_endpoint(
         return;
     }
     for name in endpoints::profiles(resource) {
-        let exists = resources
-            .iter()
-            .any(|r| r.id.kind == Kind::Profile && r.id.name == *name);
+        let exists = known_profiles.contains(name.as_str());
         if !exists && name != DEFAULT_ALLOW {
             let message = "no such profile: it denies everything until it exists";
             issues.push(warn(resource, line, "spec.profiles", Some(name), message));

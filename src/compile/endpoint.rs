@@ -7,7 +7,7 @@ use crate::api::{Family, Protocol};
 use crate::calc::{Category, Direction, Failsafe, HostEp, TierBlock, WorkloadEp};
 
 /// States of packets that belong to an accepted flow.
-const KNOWN: &str = "RELATED,ESTABLISHED";
+pub(super) const KNOWN: &str = "RELATED,ESTABLISHED";
 
 /// What differs between the places where an endpoint's policy is evaluated.
 struct Place {
@@ -74,9 +74,6 @@ impl Compiler<'_> {
         // The other end of a forwarded packet, and defaultEndpointToHostAction, come after this chain.
         place.accepted = Target::Return;
         let mut rules = self.before_policy(&place, false);
-        if direction == Direction::Egress {
-            self.own_sources(ep, &mut rules);
-        }
         self.tiers(&ep.tiers, &place, &mut rules);
         self.profiles(&ep.profiles, &place, &mut rules);
         self.put_chain(&name, rules);
@@ -278,10 +275,35 @@ impl Compiler<'_> {
         );
     }
 
-    fn own_sources(&mut self, ep: &WorkloadEp, rules: &mut Vec<KRule>) {
-        if ep.sources.is_empty() {
-            return;
+    /// The chain that denies what does not come from a workload's own addresses. It stands before everything that lets known
+    /// flows pass: a forged packet may fit the flow of somebody else.
+    pub(super) fn workload_sources(&mut self) -> Option<String> {
+        let policy = self.policy;
+        let mut rules = Vec::new();
+        for (iface, ep) in policy
+            .workloads
+            .iter()
+            .filter(|(_, e)| !e.sources.is_empty())
+        {
+            let own = self.own_sources(ep);
+            let matches = vec![
+                Match::InIface(iface.clone()),
+                Match::Set(End::Src, own, true),
+            ];
+            rules.push(KRule::new(
+                matches,
+                self.deny(),
+                format!("source is not of {}", ep.id),
+            ));
         }
+        if rules.is_empty() {
+            return None;
+        }
+        self.put_chain("moat-wl-sources", rules);
+        Some("moat-wl-sources".to_owned())
+    }
+
+    fn own_sources(&mut self, ep: &WorkloadEp) -> String {
         // The unspecified address asks for an address; IPv6 link-local ones are everybody's.
         let everybodys: &[&str] = match self.family {
             Family::V4 => &["0.0.0.0/32"],
@@ -295,12 +317,7 @@ impl Compiler<'_> {
         let nets: Vec<_> = own
             .chain(everybodys.iter().filter_map(|n| n.parse().ok()))
             .collect();
-        let name = self.nets_set(&nets);
-        rules.push(KRule::new(
-            vec![Match::Set(End::Src, name, true)],
-            self.deny(),
-            "source is not the workload's",
-        ));
+        self.nets_set(&nets)
     }
 
     /// See `verdict::is_ipv6_essential` for the reasons.

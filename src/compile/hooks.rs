@@ -2,6 +2,7 @@
 
 use super::Compiler;
 use super::dispatch::{Workloads, on_iface};
+use super::endpoint::KNOWN;
 use super::ruleset::{Hook, KRule, Match, Table, Target};
 use crate::api::{Family, Protocol};
 use crate::calc::{Category, Direction};
@@ -100,8 +101,9 @@ impl Compiler<'_> {
             ),
         ];
         self.put_chain("moat-late", late);
+        // The state once more: should the bit be somebody else's, other traffic is not judged by it.
         let rules = vec![KRule::new(
-            vec![waits],
+            vec![waits, Match::State("DNAT")],
             Target::Goto("moat-late".to_owned()),
             "local traffic with DNAT",
         )];
@@ -167,11 +169,23 @@ impl Compiler<'_> {
                 ));
             }
         }
+        if let Some(chain) = self.workload_sources() {
+            rules.push(KRule::new(vec![], Target::Jump(chain), "workload sources"));
+        }
         rules.push(KRule::new(
             vec![],
             Target::Jump(self.workload_dispatch(Direction::Egress)),
             "workload policy",
         ));
+        if !self.options.filter_accept {
+            // The workload's chain let them pass and must not be overruled.
+            let known = vec![Match::State(KNOWN)];
+            rules.push(KRule::new(
+                known,
+                Target::Return,
+                "part of an accepted flow",
+            ));
+        }
         let (target, note) = match self.policy.options.workload_to_host {
             crate::calc::ToHost::Drop => (self.deny(), "defaultEndpointToHostAction Drop"),
             crate::calc::ToHost::Return => (Target::Return, "defaultEndpointToHostAction Return"),
@@ -199,8 +213,15 @@ impl Compiler<'_> {
             return;
         }
         // What an earlier stage accepted stays accepted; without such a stage the bit is somebody else's.
-        let stale = self.marks.pass | if early { 0 } else { self.marks.accept };
+        let accept = if early { 0 } else { self.marks.accept };
+        let stale = self.marks.pass | self.marks.later | accept;
         let mut rules = vec![KRule::new(vec![], Target::SetMark(0, stale), "")];
+        if let Some(chain) = self.workload_sources() {
+            rules.extend(workloads.iter().map(|iface| {
+                let matches = vec![Match::InIface(iface.clone())];
+                KRule::new(matches, Target::Jump(chain.clone()), "workload sources")
+            }));
+        }
         if from {
             let guard = if early {
                 vec![self.accept_mark(true)]
@@ -264,13 +285,7 @@ impl Compiler<'_> {
             ));
         }
         if late {
-            for iface in self.workload_ifaces() {
-                rules.push(KRule::new(
-                    vec![Match::OutIface(iface)],
-                    Target::Return,
-                    "to local workloads",
-                ));
-            }
+            // Before the workloads: here the packet still has the interface of its first destination.
             let marks = self.marks;
             self.put_chain(
                 "moat-later",
@@ -286,6 +301,13 @@ impl Compiler<'_> {
                 target,
                 "decided after DNAT, when leaving",
             ));
+            for iface in self.workload_ifaces() {
+                rules.push(KRule::new(
+                    vec![Match::OutIface(iface)],
+                    Target::Return,
+                    "to local workloads",
+                ));
+            }
         }
         if self.dispatch(
             "moat-to",

@@ -48,12 +48,13 @@ fn hashed(prefix: &str, readable: &str, identity: &str, max: usize) -> String {
     )
 }
 
-/// A chain named after an endpoint or interface; hashed only when the name is long.
+/// A chain named after an endpoint or interface; hashed only when the name is long. The underscore, with which no name of an
+/// endpoint begins, keeps a short name from being the hashed form of a long one.
 pub fn chain(prefix: &str, name: &str) -> String {
     if prefix.len() + name.len() <= CHAIN_MAX {
         return format!("{prefix}{name}");
     }
-    hashed(prefix, name, name, CHAIN_MAX)
+    hashed(&format!("{prefix}_"), name, name, CHAIN_MAX)
 }
 
 /// The chain of a policy or profile in one direction.

@@ -29,7 +29,8 @@ impl Compiler<'_> {
     /// Ports by number and by name are alternatives that one kernel rule cannot express, so such a rule becomes several with the
     /// same action; every other rule becomes one, or none where its family or protocol rules this family out.
     fn rule(&mut self, lists: &RuleLists, direction: Direction, rule: &Rule) -> Vec<KRule> {
-        if rule.never.is_some() || rule.family.is_some_and(|f| f != self.family) {
+        let elsewhere = rule.family.is_some_and(|f| f != self.family);
+        if rule.never.is_some() || elsewhere || excludes_all(rule) {
             return Vec::new();
         }
         let Some(protocol) = self.protocol(rule) else {
@@ -264,6 +265,16 @@ impl Compiler<'_> {
             .entry(name.to_owned())
             .or_insert_with(spec);
     }
+}
+
+/// Whether no address is left on a side. The tools refuse, or take for nothing said, the negated prefix of length zero.
+fn excludes_all(rule: &Rule) -> bool {
+    let is_all = |side: &Side| {
+        IpNet::aggregate(&side.not_nets)
+            .iter()
+            .any(|n| n.prefix_len() == 0)
+    };
+    is_all(&rule.source) || is_all(&rule.destination)
 }
 
 /// The alternatives of a positive port list.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{EX_NO, EX_UNAVAILABLE, Failure, Global};
+use super::{EX_UNAVAILABLE, EX_USAGE, Failure, Global};
+use crate::daemon::Status;
 use crate::daemon::control::{Reply, Request};
 
 /// How long the daemon may take: it may be in the middle of a long write to the kernel.
@@ -16,6 +17,20 @@ const MAX_ANSWER: u64 = 1 << 30;
 
 /// Sends a request and waits for the answer.
 pub fn ask<T: DeserializeOwned>(global: &Global, request: &Request) -> Result<T, Failure> {
+    if let Some(node) = &global.node {
+        let status: Status = exchange(global, &Request::Status)?;
+        if *node != status.node {
+            let message = format!(
+                "moatd answers for its own host {} only: say --offline to ask about {node}",
+                status.node
+            );
+            return Err(Failure::new(EX_USAGE, message));
+        }
+    }
+    exchange(global, request)
+}
+
+fn exchange<T: DeserializeOwned>(global: &Global, request: &Request) -> Result<T, Failure> {
     let path = global.socket.display();
     let unavailable = |error: std::io::Error| {
         let hint = match error.kind() {
@@ -32,12 +47,13 @@ pub fn ask<T: DeserializeOwned>(global: &Global, request: &Request) -> Result<T,
     let mut line =
         serde_json::to_vec(request).map_err(|e| Failure::new(EX_UNAVAILABLE, e.to_string()))?;
     line.push(b'\n');
-    stream.write_all(&line).map_err(unavailable)?;
+    let sent = stream.write_all(&line);
     let mut answer = Vec::new();
-    stream
-        .take(MAX_ANSWER)
-        .read_to_end(&mut answer)
-        .map_err(unavailable)?;
+    let received = stream.take(MAX_ANSWER).read_to_end(&mut answer);
+    // A request that is too long is answered before it is read to its end.
+    if answer.is_empty() {
+        sent.and(received.map(drop)).map_err(unavailable)?;
+    }
     let foreign = |e: serde_json::Error| {
         Failure::new(
             EX_UNAVAILABLE,
@@ -46,6 +62,7 @@ pub fn ask<T: DeserializeOwned>(global: &Global, request: &Request) -> Result<T,
     };
     match serde_json::from_slice(&answer).map_err(foreign)? {
         Reply::Ok(value) => serde_json::from_value(value).map_err(foreign),
-        Reply::Error(message) => Err(Failure::new(EX_NO, message)),
+        Reply::Error(message) => Err(Failure::new(EX_UNAVAILABLE, message)),
+        Reply::Refused(message) => Err(Failure::new(EX_USAGE, message)),
     }
 }

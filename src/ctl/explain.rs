@@ -120,7 +120,8 @@ fn text(answer: &Answer) -> String {
             (Some(file), None) => format!(" ({file})"),
             _ => String::new(),
         };
-        lines.push(format!("{}: {}{place}", parts.join(" "), step.why));
+        let head = parts.join(" ");
+        lines.push(format!("{}: {}{place}", head.trim_end(), step.why));
     }
     lines.extend(answer.notes.iter().map(|n| format!("note: {n}")));
     lines.join("\n")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,6 +11,7 @@ use super::{EX_CONFIG, EX_NOINPUT, Failure, Global};
 use crate::api::{self, Issue, Resource, ResourceId, Severity, Spec};
 use crate::calc::{self, Host, HostPolicy};
 use crate::config::{self, Loaded};
+use crate::source::{is_policy_file, refusal};
 
 /// Where settings are.
 const DEFAULT_CONFIG: &str = "/etc/moat/moat.toml";
@@ -53,11 +55,11 @@ pub fn read(global: &Global, filenames: &[PathBuf]) -> Result<Inspected, Failure
         filenames
     };
     let mut files = Vec::new();
+    let mut issues = Vec::new();
     for filename in filenames {
-        read_input(filename, &mut files)?;
+        read_input(filename, &mut files, &mut issues)?;
     }
     let mut resources: BTreeMap<ResourceId, Resource> = BTreeMap::new();
-    let mut issues = Vec::new();
     for (name, bytes) in &files {
         let parsed = api::parse_bytes(name, bytes);
         issues.extend(parsed.issues);
@@ -90,48 +92,66 @@ fn duplicate(resource: &Resource, first: &Resource) -> Issue {
     }
 }
 
-fn read_input(path: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| {
-        Failure::new(EX_NOINPUT, format!("cannot read {}: {e}", path.display()))
-    };
+fn read_input(
+    path: &Path,
+    files: &mut Vec<(String, Vec<u8>)>,
+    issues: &mut Vec<Issue>,
+) -> Result<(), Failure> {
     if path == Path::new("-") {
         let mut bytes = Vec::new();
-        std::io::stdin()
-            .lock()
-            .take(MAX_INPUT)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
+        let mut input = std::io::stdin().lock().take(MAX_INPUT);
+        input.read_to_end(&mut bytes).map_err(unreadable(path))?;
         files.push(("<stdin>".to_owned(), bytes));
         return Ok(());
     }
-    if !path.is_dir() {
-        files.push((path.display().to_string(), read_file(path).map_err(failed)?));
-        return Ok(());
-    }
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
-        let file = entry.map_err(failed)?.path();
-        let is_hidden = file
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        let is_policy = file
-            .extension()
-            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-        if is_policy && !is_hidden && file.is_file() {
-            names.push(file);
-        }
-    }
-    names.sort();
+    let names = if path.is_dir() {
+        policy_files(path, issues)?
+    } else {
+        vec![path.to_owned()]
+    };
     for name in names {
-        let failed = |e: std::io::Error| {
-            Failure::new(EX_NOINPUT, format!("cannot read {}: {e}", name.display()))
-        };
-        files.push((
-            name.display().to_string(),
-            read_file(&name).map_err(failed)?,
-        ));
+        let bytes = read_file(&name).map_err(unreadable(&name))?;
+        files.push((name.display().to_string(), bytes));
     }
     Ok(())
+}
+
+/// The files of a directory that moatd would read, sorted; what it would refuse is an issue.
+fn policy_files(dir: &Path, issues: &mut Vec<Issue>) -> Result<Vec<PathBuf>, Failure> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unreadable(dir))? {
+        let entry = entry.map_err(unreadable(dir))?;
+        if is_policy_file(&entry.file_name().to_string_lossy()) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    let mut names = Vec::new();
+    for path in paths {
+        let shown = path.display().to_string();
+        match path.metadata() {
+            Ok(data) if data.is_file() => {
+                if data.mode() & 0o002 != 0 {
+                    let message = "is writable by everyone: moatd refuses it".to_owned();
+                    issues.push(refusal(&shown, message, &format!("chmod o-w {shown}")));
+                }
+                names.push(path);
+            }
+            Ok(_) => {
+                let help = "remove it or give it another ending";
+                issues.push(refusal(&shown, "is not a regular file".to_owned(), help));
+            }
+            Err(error) => {
+                let help = "restore what it points to, or remove it";
+                issues.push(refusal(&shown, format!("cannot be read: {error}"), help));
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    move |e| Failure::new(EX_NOINPUT, format!("cannot read {}: {e}", path.display()))
 }
 
 fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {

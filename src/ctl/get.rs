@@ -126,6 +126,7 @@ fn text(global: &Global, kind: Kind, found: &[Found]) -> String {
 
 fn cell(resource: &Value, at: &str) -> String {
     match resource.pointer(at) {
+        None if at == "/spec/tier" => "default".to_owned(),
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(items)) => {

@@ -149,12 +149,9 @@ fn run(cli: Cli) -> Outcome {
             Ok(EX_OK)
         }
         Command::Completion { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "moatctl",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "moatctl", &mut script);
+            output::print_text(&String::from_utf8_lossy(&script))?;
             Ok(EX_OK)
         }
     }

@@ -37,8 +37,12 @@ pub fn print<T: Serialize>(
             .to_owned(),
         Output::Text | Output::Wide | Output::Name => text(),
     };
-    let result = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
-    match result {
+    print_text(&text)
+}
+
+/// Prints a text and a line break.
+pub fn print_text(text: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
         // A reader that has seen enough (`| head`) is no error.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::new(EX_UNAVAILABLE, error.to_string()))

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::files::{self, Inputs};
 use super::{EX_NO, EX_OK, Global, Outcome, output};
-use crate::api::Issue;
+use crate::api::{Issue, Resource, Spec};
 use crate::calc;
 
-/// The most hosts whose endpoints are looked at one by one.
-const MAX_NODES: usize = 50;
+/// The most hosts times resources that are looked at one by one, to be done in seconds.
+const MAX_WORK: usize = 1_000_000;
 
 /// Command line.
 #[derive(Debug, Args)]
@@ -53,12 +53,25 @@ pub fn run(global: &Global, args: &Validate) -> Outcome {
     } else {
         calc::nodes(&read.resources)
     };
-    for node in nodes.into_iter().take(MAX_NODES) {
+    let most = (MAX_WORK / read.resources.len().max(1)).max(1);
+    if nodes.len() > most {
+        eprintln!(
+            "moatctl: the endpoints of {most} of {} hosts are looked at one by one: say --node for another",
+            nodes.len()
+        );
+    }
+    // Which policies an endpoint has does not depend on network sets, of which there may be many.
+    let is_set = |r: &&Resource| matches!(r.spec, Spec::NetworkSet(_));
+    let others: Vec<Resource> = read
+        .resources
+        .iter()
+        .filter(|r| !is_set(r))
+        .cloned()
+        .collect();
+    for node in nodes.into_iter().take(most) {
         settings.settings.felix_hostname = node;
-        issues.extend(calc::lint_host(
-            &read.resources,
-            &files::host_policy(&settings, &read.resources),
-        ));
+        let policy = files::host_policy(&settings, &others);
+        issues.extend(calc::lint_host(&others, &policy));
     }
     let valid = !read.is_invalid() && (!args.strict || issues.is_empty());
     let report = Report {

@@ -1,5 +1,7 @@
 //! Answers to what clients ask through the control socket.
 
+use std::path::Path;
+
 use super::control::{Call, Reply, Request};
 use super::report::{ConfigReport, PlanReport, SnapshotReport, SourceReport, Status};
 use super::run::Daemon;
@@ -12,28 +14,33 @@ impl Daemon<'_> {
     pub(super) fn answer(&mut self, call: Call) {
         let reply = match self.reply(call.request) {
             Ok(value) => Reply::Ok(value),
-            Err(message) => Reply::Error(message),
+            Err(message) => message,
         };
         // A client that left needs no answer.
         let _ = call.reply.send(reply);
     }
 
-    fn reply(&mut self, request: Request) -> Result<serde_json::Value, String> {
+    fn reply(&mut self, request: Request) -> Result<serde_json::Value, Reply> {
         match request {
             Request::Status => to_json(&self.status()),
             Request::Get {
                 kind,
                 namespace,
                 name,
-            } => self.get(&kind, namespace.as_deref(), name.as_deref()),
+            } => self
+                .get(&kind, namespace.as_deref(), name.as_deref())
+                .map_err(Reply::Refused),
             Request::Config => to_json(&self.config()),
-            Request::Plan { files } => self.plan(&files).and_then(|plan| to_json(&plan)),
+            Request::Plan { files } => {
+                let plan = self.plan(&files)?;
+                to_json(&plan)
+            }
             Request::Explain(query) => {
                 let engine = &self.parts.engine;
                 let resources: Vec<_> = engine.store().resources().cloned().collect();
                 let answer =
-                    verdict::explain(&query, engine.policy(), &resources, Some(engine.links()))?;
-                to_json(&answer)
+                    verdict::explain(&query, engine.policy(), &resources, Some(engine.links()));
+                to_json(&answer.map_err(Reply::Refused)?)
             }
             Request::Checksystem => {
                 let backend = self.parts.choice.backend;
@@ -46,19 +53,13 @@ impl Daemon<'_> {
 
     fn status(&self) -> Status {
         let engine = &self.parts.engine;
-        let in_sync = engine.store().unconfirmed().next().is_none();
         let sources = self
             .parts
             .loaded
             .settings
             .policy_dirs
             .iter()
-            .map(|dir| SourceReport {
-                name: format!("dir:{}", dir.display()),
-                in_sync,
-                last_contact: Some(self.last_contact.clone()),
-                revision: engine.store().revision(),
-            });
+            .map(|dir| self.source_report(dir));
         Status {
             node: self.parts.loaded.settings.felix_hostname.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -81,6 +82,18 @@ impl Daemon<'_> {
             }),
             last_apply: self.last_apply.clone(),
             verified_at: self.verified_at.clone(),
+        }
+    }
+
+    fn source_report(&self, dir: &Path) -> SourceReport {
+        let store = self.parts.engine.store();
+        let of_dir = |path: &str| Path::new(path).parent() == Some(dir);
+        SourceReport {
+            name: format!("dir:{}", dir.display()),
+            in_sync: self.parts.source.away().all(|away| away != dir)
+                && !store.unconfirmed().any(of_dir),
+            last_contact: self.contacts.get(dir).cloned(),
+            revision: store.revision(),
         }
     }
 
@@ -121,14 +134,14 @@ impl Daemon<'_> {
         }
     }
 
-    fn plan(&mut self, files: &[(String, String)]) -> Result<PlanReport, String> {
+    fn plan(&mut self, files: &[(String, String)]) -> Result<PlanReport, Reply> {
         let mut resources = Vec::new();
         let mut issues = Vec::new();
         for (name, text) in files {
             let parsed = api::parse_bytes(name, text.as_bytes());
             issues.extend(parsed.issues.iter().map(ToString::to_string));
             if parsed.has_errors() {
-                return Err(issues.join("\n"));
+                return Err(Reply::Refused(issues.join("\n")));
             }
             resources.extend(parsed.resources);
         }
@@ -141,7 +154,7 @@ impl Daemon<'_> {
             self.parts.dataplane.read()?;
             self.parts.dataplane.plan(&ruleset)
         });
-        let plan = plan.map_err(|e| e.to_string())?;
+        let plan = plan.map_err(|e| Reply::Error(e.to_string()))?;
         Ok(PlanReport {
             changes: !plan.is_empty(),
             changed: plan.changed,
@@ -151,6 +164,6 @@ impl Daemon<'_> {
     }
 }
 
-fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, String> {
-    serde_json::to_value(value).map_err(|e| e.to_string())
+fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, Reply> {
+    serde_json::to_value(value).map_err(|e| Reply::Error(e.to_string()))
 }

@@ -2,10 +2,10 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::notify;
 use super::report::{ApplyReport, now};
 use super::run::{Daemon, NEVER, RETRY, START_EXTENSION};
-use crate::dataplane::{Dataplane, Plan};
+use super::{chain, notify};
+use crate::dataplane::{Dataplane, DataplaneError, Plan, iptables};
 use crate::store::snapshot::{self, Snapshot};
 
 impl Daemon<'_> {
@@ -15,11 +15,9 @@ impl Daemon<'_> {
         if !self.ready {
             notify::extend_timeout(START_EXTENSION);
         }
-        let result = tokio::task::block_in_place(|| self.parts.dataplane.apply(&self.ruleset));
-        match result {
+        match tokio::task::block_in_place(|| self.write()) {
             Ok(plan) => self.applied(&plan, begin),
-            Err(error) => {
-                let message = format!("cannot write the rules: {error}");
+            Err(message) => {
                 if self.apply_error.as_ref() != Some(&message) {
                     tracing::error!(
                         "{message}; the rules in the kernel stay as they are, trying again"
@@ -30,6 +28,19 @@ impl Daemon<'_> {
             }
         }
         self.tell_systemd();
+    }
+
+    fn write(&mut self) -> Result<Plan, String> {
+        let failed = |e: DataplaneError| format!("cannot write the rules: {e}");
+        let dataplane = &mut self.parts.dataplane;
+        // A policy that nobody could read is not an empty one: rules of an earlier run are better than none.
+        if !self.ready && self.parts.engine.is_blind() {
+            let plan = dataplane.plan(&self.ruleset).map_err(failed)?;
+            if !plan.is_empty() {
+                return Err("no policy can be read and there is no snapshot of it".to_owned());
+            }
+        }
+        dataplane.apply(&self.ruleset).map_err(failed)
     }
 
     fn applied(&mut self, plan: &Plan, begin: Instant) {
@@ -56,7 +67,26 @@ impl Daemon<'_> {
         self.save();
         if !self.ready {
             self.ready = true;
+            self.clear_other_backend();
             notify::ready();
+        }
+    }
+
+    /// Rules of ours in the backend that is not in use would judge every packet a second time.
+    fn clear_other_backend(&mut self) {
+        let other = self.parts.choice.backend.other();
+        match iptables::remove_rules(other) {
+            Ok(plan) if plan.is_empty() => {}
+            Ok(_) => {
+                tracing::info!(
+                    "removed moat's rules from the {other} backend, which is not in use"
+                );
+                // They may have held old sets.
+                self.apply();
+            }
+            Err(error) => {
+                tracing::warn!("cannot look for old rules in the {other} backend: {error}")
+            }
         }
     }
 
@@ -67,13 +97,23 @@ impl Daemon<'_> {
 
     /// Compares the kernel with what is wanted and repairs it.
     pub(super) fn verify(&mut self) {
+        self.compared_at = Instant::now();
         self.schedule_verify();
         let read = tokio::task::block_in_place(|| {
             self.parts.dataplane.read()?;
             self.parts.dataplane.plan(&self.ruleset)
         });
+        let error = read.as_ref().err().map(ToString::to_string);
+        if error != self.compare_error {
+            self.compare_error = error;
+            self.log_problems();
+        }
         match read {
-            Ok(plan) if plan.is_empty() => self.verified_at = Some(now()),
+            Ok(plan) if plan.is_empty() => {
+                self.verified_at = Some(now());
+                // Tried again now if the disk was full before.
+                self.save();
+            }
             Ok(plan) => {
                 tracing::warn!(
                     "somebody changed moat's rules ({} lines differ): repairing",
@@ -81,7 +121,8 @@ impl Daemon<'_> {
                 );
                 self.apply();
             }
-            Err(error) => tracing::warn!("cannot compare the kernel with the policy: {error}"),
+            // Reported with the other problems, once.
+            Err(_) => {}
         }
     }
 
@@ -103,9 +144,13 @@ impl Daemon<'_> {
             store: self.parts.engine.store().saved(),
             backend: Some(self.parts.choice.backend.to_string()),
         };
-        match snapshot::write(&self.parts.loaded.settings.state_dir, &snapshot) {
-            Ok(()) => self.snapshot = Some((snapshot.generation, Instant::now())),
-            Err(error) => tracing::warn!("cannot write the snapshot: {error}"),
+        let written = snapshot::write(&self.parts.state_dir, &snapshot);
+        self.snapshot_problem = written.as_ref().err().map(|error| {
+            let why = chain(error);
+            format!("{why}: after a restart without the policy files an older policy is in force")
+        });
+        if written.is_ok() {
+            self.snapshot = Some((snapshot.generation, Instant::now()));
         }
     }
 }

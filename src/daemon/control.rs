@@ -1,5 +1,7 @@
 //! The control socket: one JSON request per connection, one JSON answer. Only root can open it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +17,10 @@ use crate::verdict::Query;
 pub const SOCKET: &str = "moatd.sock";
 /// The longest request in bytes: candidate files of a plan are sent along.
 const MAX_REQUEST: u64 = 16 << 20;
-/// How long a client may take to send its request.
+/// How long a client may take to send its request, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections served at a time.
-const MAX_CLIENTS: usize = 16;
+const MAX_CLIENTS: usize = 128;
 
 /// What a client may ask.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,8 +56,10 @@ pub enum Request {
 pub enum Reply {
     /// The answer.
     Ok(serde_json::Value),
-    /// Why there is none.
+    /// Why there is none: moatd could not find it.
     Error(String),
+    /// Why there is none: the question makes no sense here.
+    Refused(String),
 }
 
 /// A request on its way to the loop.
@@ -81,8 +85,9 @@ pub fn serve(run_dir: &Path) -> std::io::Result<(mpsc::Receiver<Call>, PathBuf)>
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // The umask of the daemon makes it root's alone.
+    // The umask of the daemon makes it root's alone from the beginning.
     let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     let (sender, receiver) = mpsc::channel(MAX_CLIENTS);
     tokio::spawn(accept(listener, sender));
     Ok((receiver, path))
@@ -120,6 +125,9 @@ async fn answer(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::R
     let reply = match read {
         Err(_) => Reply::Error("the request took too long".to_owned()),
         Ok(Err(error)) => return Err(error),
+        Ok(Ok(_)) if line.len() as u64 == MAX_REQUEST => Reply::Refused(format!(
+            "the request has more than {MAX_REQUEST} bytes: ask with fewer files, or offline"
+        )),
         Ok(Ok(_)) => match serde_json::from_slice(&line) {
             Err(error) => Reply::Error(format!("not a request: {error}")),
             Ok(request) => ask(&calls, request).await,
@@ -127,8 +135,11 @@ async fn answer(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::R
     };
     let mut text = serde_json::to_vec(&reply)?;
     text.push(b'\n');
-    writing.write_all(&text).await?;
-    writing.shutdown().await
+    let written = async {
+        writing.write_all(&text).await?;
+        writing.shutdown().await
+    };
+    tokio::time::timeout(PATIENCE, written).await?
 }
 
 async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Reply {

@@ -146,6 +146,12 @@ impl Engine {
             .collect()
     }
 
+    /// Whether there is no resource because none of those that there may be could be read.
+    pub fn is_blind(&self) -> bool {
+        let is_error = |i: &Issue| i.severity == Severity::Error;
+        self.store.resources().next().is_none() && self.store.problems().iter().any(is_error)
+    }
+
     /// Errors in the files, and what is in force from the snapshot only.
     pub fn degraded(&self) -> Vec<Degraded> {
         let errors = self
@@ -280,6 +286,10 @@ fn of_issue(issue: &Issue) -> Degraded {
             .object
             .as_ref()
             .map_or_else(|| issue.file.clone(), ToString::to_string),
-        place: format!("{}:{}:{}", issue.file, issue.line, issue.column),
+        place: match (issue.line, issue.column) {
+            (0, _) => issue.file.clone(),
+            (line, 0) => format!("{}:{line}", issue.file),
+            (line, column) => format!("{}:{line}:{column}", issue.file),
+        },
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
 
 /// Held as long as it lives. The kernel frees it when the process ends, however it ends.
 #[derive(Debug)]
@@ -46,20 +47,18 @@ pub enum LockError {
 /// Another process has it, or the file cannot be made.
 pub fn acquire(dir: &Path) -> Result<Lock, LockError> {
     let path = dir.join("lock");
-    let flags =
-        OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let io_error = |source: io::Error| LockError::Io {
         path: path.clone(),
         source,
     };
-    let mut file = match open(&path, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Err(LockError::NoDirectory(dir.to_owned())),
+    let mut file = match open_lock(dir, &path) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Err(LockError::NoDirectory(dir.to_owned())),
         Err(e) => return Err(io_error(e.into())),
     };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
+        Err(Errno::WOULDBLOCK) => {
             return Err(LockError::Held {
                 pid: pid_in(&mut file),
                 path,
@@ -67,11 +66,27 @@ pub fn acquire(dir: &Path) -> Result<Lock, LockError> {
         }
         Err(e) => return Err(io_error(e.into())),
     }
-    file.set_len(0)
+    let noted = file
+        .set_len(0)
         .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(io_error)?;
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(error) = noted {
+        tracing::warn!("cannot write {}: {error}", path.display());
+    }
     Ok(Lock { _file: file })
+}
+
+/// A disk that is full or read-only must not leave the host unprotected: then the lock is on what is there to open.
+fn open_lock(dir: &Path, path: &Path) -> Result<File, Errno> {
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let for_writing = OFlags::RDWR | OFlags::CREATE | flags;
+    let is_stuck = |e: &Errno| matches!(*e, Errno::ROFS | Errno::NOSPC | Errno::DQUOT);
+    match open(path, for_writing, Mode::RUSR | Mode::WUSR) {
+        Err(e) if is_stuck(&e) => open(path, OFlags::RDONLY | flags, Mode::empty())
+            .or_else(|_| open(dir, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())),
+        opened => opened,
+    }
+    .map(File::from)
 }
 
 fn pid_in(file: &mut File) -> Option<u32> {

@@ -27,6 +27,8 @@ use args::{Args, Command};
 
 /// Successful end.
 const EX_OK: u8 = 0;
+/// `sysexits`: wrong command line.
+const EX_USAGE: u8 = 64;
 /// `sysexits`: something that should work does not.
 const EX_UNAVAILABLE: u8 = 69;
 /// `sysexits`: a system call failed.
@@ -38,7 +40,14 @@ const EX_CONFIG: u8 = 78;
 
 /// The program `moatd`.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no errors; a printing error has nowhere to go.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EX_USAGE } else { EX_OK });
+        }
+    };
     if let Err(error) = logging::init() {
         eprintln!("moatd: {error}");
     }
@@ -90,6 +99,14 @@ fn cleanup(dry_run: bool) -> u8 {
         }
     }
     EX_OK
+}
+
+/// An error and what caused it, for one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// Why the daemon ends, and the exit code that says so.

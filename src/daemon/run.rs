@@ -1,6 +1,7 @@
 //! The loop: events, calculate, plan, apply, report.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,6 +13,7 @@ use super::report::{ApplyReport, Degraded, State, now};
 use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
 use crate::compile::Ruleset;
+use crate::dataplane::events::RuleEvents;
 use crate::dataplane::iptables::Feature;
 use crate::dataplane::links::LinkMonitor;
 use crate::dataplane::{Dataplane, iptables};
@@ -22,11 +24,18 @@ pub(super) const RETRY: Duration = Duration::from_secs(2);
 pub(super) const START_EXTENSION: Duration = Duration::from_secs(120);
 /// A directory that was being written to is looked at again after this.
 const UNSETTLED: Duration = Duration::from_secs(1);
+/// A change of rules by others is looked at after this, when its transaction is over.
+const VERIFY_DELAY: Duration = Duration::from_millis(100);
+/// The least time between two comparisons with the kernel that changes of others cause.
+const VERIFY_PAUSE: Duration = Duration::from_millis(700);
 /// Timers that are off.
 pub(super) const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// Serves until told to stop.
 pub async fn run(args: &Args) -> Result<(), Failure> {
+    // First, so that no early signal ends the program.
+    let mut signals = Signals::new()
+        .map_err(|e| Failure::new(EX_OSERR, format!("cannot handle signals: {e}")))?;
     let parts = start(args).await?;
     let run_dir = parts.loaded.settings.run_dir.clone();
     let served = control::serve(&run_dir);
@@ -39,8 +48,6 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
             ),
         )
     })?;
-    let mut signals = Signals::new()
-        .map_err(|e| Failure::new(EX_OSERR, format!("cannot handle signals: {e}")))?;
     let mut daemon = Daemon::new(args, parts, socket);
     daemon.first_apply();
     daemon.events(calls, &mut signals).await;
@@ -72,13 +79,22 @@ pub(super) struct Daemon<'a> {
     pub(super) ready: bool,
     pub(super) ruleset: Ruleset,
     pub(super) apply_error: Option<String>,
+    /// Why the kernel cannot be compared with the policy, if it cannot.
+    pub(super) compare_error: Option<String>,
     pub(super) last_apply: Option<ApplyReport>,
     pub(super) verified_at: Option<String>,
     pub(super) snapshot: Option<(u64, Instant)>,
-    pub(super) last_contact: String,
+    /// When each policy directory was last listed.
+    pub(super) contacts: BTreeMap<PathBuf, String>,
+    /// Why there is no fresh snapshot, if there is none.
+    pub(super) snapshot_problem: Option<String>,
     pub(super) retry_at: Option<Instant>,
     pub(super) rescan_at: Option<Instant>,
     pub(super) verify_at: Instant,
+    /// What systemd was told last.
+    pub(super) told: String,
+    /// When the kernel was last compared.
+    pub(super) compared_at: Instant,
     /// Why interfaces are not followed, if they are not.
     pub(super) links_problem: Option<String>,
     /// What this kernel or its tools lack.
@@ -97,13 +113,17 @@ impl<'a> Daemon<'a> {
             ready: false,
             ruleset,
             apply_error: None,
+            compare_error: None,
             last_apply: None,
             verified_at: None,
             snapshot: None,
-            last_contact: now(),
+            contacts: BTreeMap::new(),
+            snapshot_problem: None,
             retry_at: None,
             rescan_at: None,
             verify_at: Instant::now() + NEVER,
+            told: String::new(),
+            compared_at: Instant::now(),
             links_problem: None,
             missing: Vec::new(),
             reported: Vec::new(),
@@ -114,19 +134,7 @@ impl<'a> Daemon<'a> {
         notify::extend_timeout(START_EXTENSION);
         self.parts.generation += 1;
         self.apply();
-        if self.apply_error.is_none() {
-            // Rules of ours in the backend that is not in use would judge every packet a second time.
-            let other = self.parts.choice.backend.other();
-            match iptables::remove_rules(other) {
-                Ok(plan) if plan.is_empty() => {}
-                Ok(_) => tracing::info!(
-                    "removed moat's rules from the {other} backend, which is not in use"
-                ),
-                Err(error) => {
-                    tracing::warn!("cannot look for old rules in the {other} backend: {error}")
-                }
-            }
-        }
+        self.note_contacts();
         self.rescan_at = self
             .parts
             .source
@@ -137,11 +145,17 @@ impl<'a> Daemon<'a> {
 
     async fn events(&mut self, mut calls: mpsc::Receiver<Call>, signals: &mut Signals) {
         let watchdog = notify::watchdog_interval();
+        let mut pinged = Instant::now();
         let backend = self.parts.choice.backend;
         let mut features = tokio::task::spawn_blocking(move || iptables::check_features(backend));
         let mut features_known = false;
+        let mut rule_events = self.rule_events();
         loop {
-            notify::watchdog();
+            // The loop's own progress, a few times per interval.
+            if watchdog.is_some_and(|interval| pinged.elapsed() >= interval / 2) {
+                pinged = Instant::now();
+                notify::watchdog();
+            }
             let timer = self.next_timer(watchdog);
             tokio::select! {
                 _ = signals.terminate.recv() => return,
@@ -155,6 +169,13 @@ impl<'a> Daemon<'a> {
                         self.follow_links().await;
                     }
                 },
+                result = next_rule_event(&mut rule_events) => {
+                    if let Err(error) = result {
+                        tracing::warn!("changes of rules by others are found by comparing only: {error}");
+                        rule_events = None;
+                    }
+                    self.rules_changed();
+                }
                 result = &mut features, if !features_known => {
                     features_known = true;
                     self.note_missing(result.unwrap_or_default());
@@ -168,6 +189,26 @@ impl<'a> Daemon<'a> {
                 }
             }
         }
+    }
+
+    /// Only nf_tables tells when somebody changes rules.
+    fn rule_events(&self) -> Option<RuleEvents> {
+        if self.parts.choice.backend != iptables::Backend::Nft {
+            return None;
+        }
+        let events = RuleEvents::new();
+        events
+            .inspect_err(|e| {
+                tracing::warn!("changes of rules by others are found by comparing only: {e}")
+            })
+            .ok()
+    }
+
+    /// Somebody, perhaps moat itself, changed rules: compare soon, but not more often than a comparison may cost.
+    fn rules_changed(&mut self) {
+        let soon = Instant::now() + VERIFY_DELAY;
+        let not_before = self.compared_at + VERIFY_PAUSE;
+        self.verify_at = self.verify_at.min(soon.max(not_before));
     }
 
     /// Begins anew to follow interfaces after the monitor came to its end; tried again until it works.
@@ -227,7 +268,10 @@ impl<'a> Daemon<'a> {
         self.parts.reload_settings(self.args);
         self.scan();
         self.recalculate(true);
-        notify::ready();
+        // Readiness is told once something is in force, not by a reload before that.
+        if self.ready {
+            notify::ready();
+        }
     }
 
     fn files_changed(&mut self) {
@@ -237,18 +281,31 @@ impl<'a> Daemon<'a> {
 
     /// Reads the directories; says whether a resource changed.
     fn scan(&mut self) -> bool {
-        let updates = self.parts.source.scan();
-        self.last_contact = now();
+        let mut changed = false;
+        loop {
+            let updates = self.parts.source.scan();
+            self.note_contacts();
+            let touched = self.parts.engine.update(updates);
+            changed |= touched.resources;
+            if !(touched.felix && self.parts.reload_settings(self.args)) {
+                break;
+            }
+        }
         self.rescan_at = self
             .parts
             .source
             .unsettled()
             .then(|| Instant::now() + UNSETTLED);
-        let touched = self.parts.engine.update(updates);
-        if touched.felix {
-            self.parts.reload_settings(self.args);
+        changed
+    }
+
+    fn note_contacts(&mut self) {
+        let away: Vec<&Path> = self.parts.source.away().collect();
+        for dir in &self.parts.loaded.settings.policy_dirs {
+            if !away.contains(&dir.as_path()) {
+                self.contacts.insert(dir.clone(), now());
+            }
         }
-        touched.resources
     }
 
     fn links_changed(&mut self) {
@@ -275,10 +332,20 @@ impl<'a> Daemon<'a> {
             object: "kernel".to_owned(),
             place: self.parts.dataplane.name(),
         }));
+        degraded.extend(self.compare_error.iter().map(|reason| Degraded {
+            reason: format!("cannot compare the kernel with the policy: {reason}"),
+            object: "kernel".to_owned(),
+            place: self.parts.dataplane.name(),
+        }));
         degraded.extend(self.links_problem.iter().map(|reason| Degraded {
             reason: reason.clone(),
             object: "interfaces".to_owned(),
             place: "netlink".to_owned(),
+        }));
+        degraded.extend(self.snapshot_problem.iter().map(|reason| Degraded {
+            reason: reason.clone(),
+            object: "snapshot".to_owned(),
+            place: self.parts.state_dir.display().to_string(),
         }));
         degraded.extend(self.parts.watcher.problem().map(|reason| Degraded {
             reason: reason.to_owned(),
@@ -314,7 +381,7 @@ impl<'a> Daemon<'a> {
         self.tell_systemd();
     }
 
-    pub(super) fn tell_systemd(&self) {
+    pub(super) fn tell_systemd(&mut self) {
         let endpoints =
             self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
         let state = match self.state() {
@@ -325,10 +392,14 @@ impl<'a> Daemon<'a> {
                 self.degraded().len()
             ),
         };
-        notify::status(&format!(
+        let text = format!(
             "{state}: generation {}, {endpoints} endpoints",
             self.parts.generation
-        ));
+        );
+        if self.told != text {
+            notify::status(&text);
+            self.told = text;
+        }
     }
 
     fn stop(&self) {
@@ -336,5 +407,13 @@ impl<'a> Daemon<'a> {
         // The rules stay: stopping the daemon must not open the host.
         let _ = std::fs::remove_file(&self.socket);
         tracing::info!("stopped; the rules stay in force");
+    }
+}
+
+/// Never resolves without a subscription.
+async fn next_rule_event(events: &mut Option<RuleEvents>) -> std::io::Result<()> {
+    match events {
+        Some(events) => events.changed().await,
+        None => std::future::pending().await,
     }
 }

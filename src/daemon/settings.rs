@@ -50,6 +50,14 @@ pub fn errors_text(errors: &[ConfigError]) -> String {
         .join("; ")
 }
 
+/// Where the first error is, as `FILE:LINE:COLUMN` or the name of a resource or variable.
+pub fn errors_place(errors: &[ConfigError]) -> String {
+    errors.first().map_or(String::new(), |e| match e.line {
+        0 => e.place.clone(),
+        line => format!("{}:{line}:{}", e.place, e.column),
+    })
+}
+
 /// Where the snapshot may be although the settings cannot be loaded: the environment, the line in the broken file, the default.
 pub fn guess_state_dir(args: &Args) -> PathBuf {
     let from_env =

@@ -1,17 +1,19 @@
 //! From nothing to a daemon that knows what to enforce: settings, lock, snapshot, links, files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::args::Args;
 use super::engine::{DIR, Engine};
-use super::lock::{self, Lock};
+use super::lock::{self, Lock, LockError};
 use super::report::Degraded;
-use super::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE, Failure, settings};
-use crate::config::Loaded;
+use super::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE, Failure, chain, settings};
+use crate::config::{ConfigError, Loaded};
 use crate::dataplane::iptables::{self, Choice, Iptables};
 use crate::dataplane::links::LinkMonitor;
 use crate::source::{DirSource, Watcher};
 use crate::store::snapshot::{self, Snapshot};
+
+const NO_LAST_GOOD: &str = "there are no last good settings to start with";
 
 /// Everything the loop owns.
 pub struct Parts {
@@ -21,6 +23,8 @@ pub struct Parts {
     pub settings_problem: Option<Degraded>,
     /// Keeps a second daemon away.
     pub _lock: Lock,
+    /// Where the lock and the snapshot are as long as this daemon runs.
+    pub state_dir: PathBuf,
     /// Interfaces and addresses.
     pub monitor: LinkMonitor,
     /// The policy directories.
@@ -58,28 +62,15 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
     }
     let lock = match lock::acquire(&state_dir) {
         Ok(lock) => lock,
-        Err(error) => {
-            let code = if fresh.is_err() {
-                EX_CONFIG
-            } else {
-                EX_CANTCREAT
-            };
-            let settings = fresh
-                .as_ref()
-                .err()
-                .map_or(String::new(), |e| settings::errors_text(e) + "; ");
-            return Err(Failure::new(code, format!("{settings}{error}")));
-        }
+        Err(error) => return Err(not_locked(&error, fresh.err())),
     };
     let snapshot = read_snapshot(&state_dir);
-    let (loaded, settings_problem) = settings_or_last_good(args, fresh, snapshot.as_ref())?;
+    let (loaded, settings_problem) = settings_or_last_good(fresh, snapshot.as_ref())?;
     set_log_level(&loaded);
-    let choice = iptables::choose(loaded.settings.iptables_backend, &loaded.settings.state_dir);
-    let choice = choice.map_err(|message| Failure::new(EX_UNAVAILABLE, message))?;
-    let dataplane = Iptables::new(choice.backend, loaded.settings.max_ipset_size as usize);
+    let (choice, dataplane) = backend(&loaded, &state_dir)?;
     let monitor = LinkMonitor::new().await;
-    let monitor =
-        monitor.map_err(|e| Failure::new(EX_OSERR, format!("cannot follow interfaces: {e}")))?;
+    let monitor = monitor
+        .map_err(|e| Failure::new(EX_OSERR, format!("cannot follow interfaces: {}", chain(&e))))?;
     // Watching begins before reading, so that nothing falls between.
     let watcher = Watcher::new(loaded.settings.policy_dirs.clone());
     let source = DirSource::new(loaded.settings.policy_dirs.clone());
@@ -89,6 +80,7 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
         loaded,
         settings_problem,
         _lock: lock,
+        state_dir,
         monitor,
         source,
         watcher,
@@ -97,7 +89,12 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
         choice,
         generation: 0,
     };
+    let asked = parts.loaded.settings.iptables_backend;
     parts.first_look(args, snapshot);
+    if parts.loaded.settings.iptables_backend != asked {
+        // A FelixConfiguration among the files names another one.
+        (parts.choice, parts.dataplane) = backend(&parts.loaded, &parts.state_dir)?;
+    }
     Ok(parts)
 }
 
@@ -124,38 +121,20 @@ impl Parts {
         }
         let updates = self.source.scan();
         self.engine.update(updates);
-        if self.settings_problem.is_none() {
-            self.reload_settings(args);
+        if self.settings_problem.is_none()
+            && let Some(loaded) = self.fresh_settings(args)
+        {
+            self.use_settings(loaded);
         }
         self.engine.calculate();
     }
 
     /// Loads the settings again, now with the FelixConfigurations in force; keeps the last good ones when that fails.
-    pub fn reload_settings(&mut self, args: &Args) {
-        match settings::load_all(args, self.engine.felix()) {
-            Err(errors) => {
-                let reason = format!(
-                    "{}: the last good settings stay in force",
-                    settings::errors_text(&errors)
-                );
-                let place = settings::config_file(args).display().to_string();
-                self.settings_problem = Some(Degraded {
-                    reason,
-                    object: "settings".to_owned(),
-                    place,
-                });
-            }
-            Ok(loaded) => {
-                self.settings_problem = None;
-                self.use_settings(loaded);
-            }
-        }
-    }
-
-    fn use_settings(&mut self, loaded: Loaded) {
-        if loaded == self.loaded {
-            return;
-        }
+    /// Says whether other directories are to be scanned now.
+    pub fn reload_settings(&mut self, args: &Args) -> bool {
+        let Some(loaded) = self.fresh_settings(args) else {
+            return false;
+        };
         let (old, new) = (&self.loaded.settings, &loaded.settings);
         if old.state_dir != new.state_dir
             || old.run_dir != new.run_dir
@@ -165,6 +144,31 @@ impl Parts {
                 "stateDir, runDir and iptablesBackend take effect at the next start of moatd"
             );
         }
+        let moved = old.policy_dirs != new.policy_dirs;
+        self.use_settings(loaded);
+        moved
+    }
+
+    /// The settings as they are written now, or none if they are wrong, which is noted.
+    fn fresh_settings(&mut self, args: &Args) -> Option<Loaded> {
+        let loaded = settings::load_all(args, self.engine.felix());
+        self.settings_problem = loaded.as_ref().err().map(|errors| Degraded {
+            reason: format!(
+                "{}: the last good settings stay in force",
+                settings::errors_text(errors)
+            ),
+            object: "settings".to_owned(),
+            place: settings::errors_place(errors),
+        });
+        loaded.ok()
+    }
+
+    fn use_settings(&mut self, loaded: Loaded) {
+        if loaded == self.loaded {
+            return;
+        }
+        let (old, new) = (&self.loaded.settings, &loaded.settings);
+        self.dataplane.set_min_capacity(new.max_ipset_size as usize);
         if old.policy_dirs != new.policy_dirs {
             self.watcher = Watcher::new(new.policy_dirs.clone());
             self.source = DirSource::new(new.policy_dirs.clone());
@@ -175,8 +179,6 @@ impl Parts {
                     .map(str::to_owned)
                     .collect::<Vec<_>>(),
             );
-            let updates = self.source.scan();
-            self.engine.update(updates);
         }
         self.engine.set_settings(loaded.settings.clone());
         self.loaded = loaded;
@@ -184,9 +186,32 @@ impl Parts {
     }
 }
 
+/// The dataplane of the backend that the settings and the host call for.
+fn backend(loaded: &Loaded, state_dir: &Path) -> Result<(Choice, Iptables), Failure> {
+    let choice = iptables::choose(loaded.settings.iptables_backend, state_dir)
+        .map_err(|message| Failure::new(EX_UNAVAILABLE, message))?;
+    let dataplane = Iptables::new(choice.backend, loaded.settings.max_ipset_size as usize);
+    Ok((choice, dataplane))
+}
+
 fn set_log_level(loaded: &Loaded) {
     if let Err(error) = super::logging::set_level(loaded.settings.log_severity_screen) {
         tracing::warn!("{error}");
+    }
+}
+
+/// Without a state directory there are no last good settings either: then the settings are what to mend.
+fn not_locked(error: &LockError, settings: Option<Vec<ConfigError>>) -> Failure {
+    match (settings, error) {
+        (None, _) => Failure::new(EX_CANTCREAT, chain(error)),
+        (Some(errors), LockError::NoDirectory(_)) => {
+            let errors = settings::errors_text(&errors);
+            Failure::new(EX_CONFIG, format!("{errors}; {NO_LAST_GOOD}"))
+        }
+        (Some(errors), _) => {
+            let errors = settings::errors_text(&errors);
+            Failure::new(EX_CONFIG, format!("{errors}; {}", chain(error)))
+        }
     }
 }
 
@@ -199,26 +224,25 @@ fn read_snapshot(state_dir: &Path) -> Option<Snapshot> {
 }
 
 fn settings_or_last_good(
-    args: &Args,
-    fresh: Result<Loaded, Vec<crate::config::ConfigError>>,
+    fresh: Result<Loaded, Vec<ConfigError>>,
     snapshot: Option<&Snapshot>,
 ) -> Result<(Loaded, Option<Degraded>), Failure> {
-    let errors = match fresh {
+    let (errors, place) = match fresh {
         Ok(loaded) => return Ok((loaded, None)),
-        Err(errors) => settings::errors_text(&errors),
+        Err(errors) => (
+            settings::errors_text(&errors),
+            settings::errors_place(&errors),
+        ),
     };
     let saved = snapshot.and_then(|s| serde_json::from_value::<Loaded>(s.settings.clone()).ok());
     let Some(loaded) = saved else {
-        return Err(Failure::new(
-            EX_CONFIG,
-            format!("{errors}; there are no last good settings to start with"),
-        ));
+        return Err(Failure::new(EX_CONFIG, format!("{errors}; {NO_LAST_GOOD}")));
     };
     tracing::error!("{errors}; starting with the last good settings of the snapshot");
     let problem = Degraded {
         reason: format!("{errors}: the last good settings of the snapshot are in force"),
         object: "settings".to_owned(),
-        place: settings::config_file(args).display().to_string(),
+        place,
     };
     Ok((loaded, Some(problem)))
 }

@@ -20,7 +20,10 @@ pub enum CommandError {
         source: std::io::Error,
     },
     /// It ended with an error.
-    #[error("{program} failed ({status}): {stderr}")]
+    #[error(
+        "{program} failed ({status}): {stderr}{}",
+        line.as_ref().map_or(String::new(), |line| format!(", in the line: {line}"))
+    )]
     Failed {
         /// The program with its arguments.
         program: String,

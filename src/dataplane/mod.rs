@@ -1,6 +1,7 @@
 //! Backends that print a ruleset, compare it with the kernel and apply the difference; and the links of the host.
 
 mod command;
+pub mod events;
 pub mod iptables;
 pub mod links;
 mod plan;
@@ -21,6 +22,15 @@ pub enum DataplaneError {
         "table {0} holds nft rules that the iptables tool cannot show: move them to a table of their own"
     )]
     Incompatible(String),
+    /// Everything wanted is in force, but old chains could not be removed.
+    #[error("old chains stay, perhaps because rules that are not moat's lead to them: {0}")]
+    OldChains(CommandError),
+    /// Sets that cannot be removed.
+    #[error(
+        "IP sets {} are in use by rules that are not moat's: remove those rules first",
+        .0.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    )]
+    Held(std::collections::BTreeSet<String>),
     /// The kernel was not read yet.
     #[error("what the kernel holds is not known yet")]
     Unknown,

@@ -38,7 +38,8 @@ impl DirSource {
     }
 
     /// Tells the source which files its reader already holds, from a snapshot. The next scan that can list
-    /// the directory reports those that are gone as removed; so does it with files of directories no longer configured.
+    /// the directory reports those that are gone as removed; so does it with files of directories no longer configured,
+    /// once all that are configured can be listed.
     pub fn expect(&mut self, paths: impl IntoIterator<Item = String>) {
         for path in paths {
             let parent = Path::new(&path).parent();
@@ -56,14 +57,24 @@ impl DirSource {
     /// Reads what changed since the last scan; sorted by path. Blocks on the disk.
     /// A directory that is missing or unreadable is one update, under its own path; its files then have none.
     pub fn scan(&mut self) -> Vec<FileUpdate> {
-        let strays = std::mem::take(&mut self.strays);
-        let mut updates: Vec<FileUpdate> = strays.into_iter().map(removed).collect();
+        let mut updates = Vec::new();
         self.unsettled = false;
         for dir in &mut self.dirs {
             self.unsettled |= dir.scan(self.trust, &mut updates);
         }
+        // A mistyped directory must not take away what the right one held.
+        if self.away().next().is_none() {
+            let strays = std::mem::take(&mut self.strays);
+            updates.extend(strays.into_iter().map(removed));
+        }
         updates.sort_by(|a, b| a.path.cmp(&b.path));
         updates
+    }
+
+    /// The directories that the last scan could not list.
+    pub fn away(&self) -> impl Iterator<Item = &Path> {
+        let away = self.dirs.iter().filter(|d| d.away);
+        away.map(|d| d.path.as_path())
     }
 
     /// Whether the last scan met a file that was being written to, so that another scan is due in about a second.
@@ -218,7 +229,7 @@ fn list(path: &Path, shown: &str, trust: Trust) -> Result<(OwnedFd, Vec<Name>), 
 
 /// Whether a name is one of ours: by its ending, which what editors and package managers leave behind
 /// (`x.yaml~`, `x.yaml.swp`, `x.yaml.dpkg-old`) does not have; hidden files and `#x.yaml` are theirs too.
-fn is_policy_file(name: &str) -> bool {
+pub fn is_policy_file(name: &str) -> bool {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     !name.starts_with(['.', '#'])
         && ["yaml", "yml", "json"]

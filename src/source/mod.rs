@@ -4,7 +4,7 @@ pub mod dir;
 mod file;
 pub mod watch;
 
-pub use dir::DirSource;
+pub use dir::{DirSource, is_policy_file};
 pub use watch::Watcher;
 
 use crate::api::{Issue, Parsed, Severity};
@@ -30,7 +30,7 @@ pub enum FileContent {
 }
 
 /// An error about a file or directory as a whole.
-fn refusal(path: &str, message: String, help: &str) -> Issue {
+pub(crate) fn refusal(path: &str, message: String, help: &str) -> Issue {
     Issue {
         severity: Severity::Error,
         file: path.to_owned(),

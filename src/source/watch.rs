@@ -2,7 +2,8 @@
 //!
 //! A directory is reached through names: its own in its parent, those of the parents, those of symbolic links on
 //! the way. Each of these names is watched too, so that a directory created later, renamed into place or switched
-//! by a link is followed. A symbolic link from inside a directory to a file elsewhere is not: a slow rescan finds that.
+//! by a link is followed. So are the names on the way of
+//! symbolic links from inside a directory to policy files elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -13,6 +14,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
 use tokio::time::{Instant, sleep_until};
+
+use super::dir::is_policy_file;
 
 /// A change is told when nothing happened for this long after it,
 const QUIET: Duration = Duration::from_millis(100);
@@ -144,13 +147,9 @@ impl Watcher {
         let mut plan = BTreeMap::new();
         for dir in &self.dirs {
             let (steps, end) = resolve(dir);
-            for (parent, name) in steps {
-                let names = plan
-                    .entry(parent)
-                    .or_insert_with(|| Interest::Names(BTreeSet::new()));
-                if let Interest::Names(names) = names {
-                    names.insert(name);
-                }
+            follow(&mut plan, steps);
+            for link in linked_files(&end) {
+                follow(&mut plan, resolve(&link).0);
             }
             plan.insert(end, Interest::Everything);
         }
@@ -192,6 +191,28 @@ impl Watcher {
         self.watches = wanted;
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// Adds names to be watched in their directories.
+fn follow(plan: &mut BTreeMap<PathBuf, Interest>, steps: Vec<(PathBuf, OsString)>) {
+    for (parent, name) in steps {
+        let names = plan
+            .entry(parent)
+            .or_insert_with(|| Interest::Names(BTreeSet::new()));
+        if let Interest::Names(names) = names {
+            names.insert(name);
+        }
+    }
+}
+
+/// The policy files of a directory that are symbolic links; none when it cannot be listed, which the scan reports.
+fn linked_files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_link = |e: &std::fs::DirEntry| {
+        is_policy_file(&e.file_name().to_string_lossy())
+            && e.file_type().is_ok_and(|t| t.is_symlink())
+    };
+    entries.filter(is_link).map(|e| e.path()).collect()
 }
 
 /// Never resolves without a stream.

@@ -142,6 +142,9 @@ impl Walk<'_> {
         if early == Outcome::Deny {
             return early;
         }
+        if self.is_forged(in_iface) {
+            return Outcome::Deny;
+        }
         let governs_in = if early == Outcome::Accept {
             None
         } else {
@@ -207,6 +210,9 @@ impl Walk<'_> {
             );
             return Outcome::Accept;
         }
+        if self.is_forged(iface) {
+            return Outcome::Deny;
+        }
         match self.workload(iface, Direction::Egress) {
             Outcome::Established => return Outcome::Established,
             Outcome::Deny => return Outcome::Deny,
@@ -243,6 +249,11 @@ impl Walk<'_> {
             return Outcome::Deny;
         };
         self.stage().workload(ep, direction)
+    }
+
+    fn is_forged(&mut self, iface: &str) -> bool {
+        let workload = self.policy.workloads.get(iface);
+        workload.is_some_and(|ep| self.stage().is_forged(ep))
     }
 
     fn untouched(&mut self, iface: &str) -> Outcome {

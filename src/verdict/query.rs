@@ -85,6 +85,7 @@ pub fn explain(
     }
     let packet = packet(query, &from, &to, family)?;
     let path = world.path(query, &from, &to, &mut notes)?;
+    notes.dedup();
     let verdict = decide(policy, &packet, &path);
     Ok(Answer {
         verdict: if verdict.allow { "allow" } else { "deny" }.to_owned(),
@@ -354,7 +355,10 @@ fn describe(packet: &Packet) -> String {
     let icmp = packet
         .icmp
         .map_or(String::new(), |(t, c)| format!(" type {t} code {c}"));
-    let protocol = Protocol(packet.proto);
+    let protocol = match Protocol(packet.proto).to_string() {
+        number if number.parse::<u8>().is_ok() => format!("protocol {number}"),
+        name => name,
+    };
     format!(
         "{protocol}{icmp} from {}{} to {}{}",
         packet.src,

@@ -70,20 +70,21 @@ impl Stage<'_> {
         if let Some(outcome) = self.before_policy(&place, Category::Normal, direction, false) {
             return outcome;
         }
-        if direction == Direction::Egress && !source_is_own(ep, self.packet) {
-            self.say(
-                "deny",
-                format!(
-                    "{place}: source {} is not an address of the workload",
-                    self.packet.src
-                ),
-            );
-            return Outcome::Deny;
-        }
         if let Some(outcome) = self.tiers(&ep.tiers, direction) {
             return outcome;
         }
         self.profiles(&ep.profiles, direction, &place)
+    }
+
+    /// Whether a workload uses a source that is not its own; asked before anything else, because a forged packet may fit a flow
+    /// of somebody else.
+    pub fn is_forged(&mut self, ep: &WorkloadEp) -> bool {
+        let forged = !source_is_own(ep, self.packet);
+        if forged {
+            let why = format!("source {} is not an address of {}", self.packet.src, ep.id);
+            self.say("deny", why);
+        }
+        forged
     }
 
     /// Connection tracking and failsafes, which come before any policy.

@@ -127,6 +127,9 @@ impl Daemon {
             .arg(files.settings())
             .env("NOTIFY_SOCKET", &notify)
             .env_remove("JOURNAL_STREAM")
+            // Settings of the harness, which moatd would refuse as unknown settings of its own.
+            .env_remove("MOAT_TEST_MOATD")
+            .env_remove("MOAT_TEST_MOATCTL")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)

@@ -12,6 +12,14 @@ use crate::dataplane::plan::{Changed, FamilyPlan, Found, FoundRule, FoundSet, Fo
 /// The plan from `found` to `wanted`. Families that are not in `families` are left alone.
 pub fn plan(wanted: &Ruleset, found: &Found, families: &[Family], min_capacity: usize) -> Plan {
     let mut plan = Plan::default();
+    // Left by a moat that was killed while it built a set.
+    let scratch: Vec<String> = Family::ALL
+        .map(scratch_set)
+        .into_iter()
+        .filter(|n| found.sets.contains_key(n))
+        .collect();
+    plan.set_lines
+        .extend(scratch.iter().map(|n| format!("destroy {n}")));
     for (name, spec) in &wanted.sets {
         edit_set(&mut plan, name, spec, found.sets.get(name), min_capacity);
     }
@@ -43,7 +51,7 @@ pub fn plan(wanted: &Ruleset, found: &Found, families: &[Family], min_capacity: 
     plan.destroy = found
         .sets
         .keys()
-        .filter(|name| !wanted.sets.contains_key(*name))
+        .filter(|name| !wanted.sets.contains_key(*name) && !scratch.contains(name))
         .cloned()
         .collect();
     plan.changed.sets_removed = plan.destroy.len();
@@ -270,7 +278,7 @@ fn edit_set(
         }
         Some(found) if found.kind != kind || found.capacity < spec.members.len() => {
             // Built beside it and swapped, so that rules never see it half full.
-            let temporary = format!("{}tmp", crate::compile::set_prefix(spec.family));
+            let temporary = scratch_set(spec.family);
             plan.set_lines.push(create(&temporary));
             plan.set_lines.extend(add(&temporary, &spec.members));
             plan.set_lines.push(format!("swap {temporary} {name}"));
@@ -293,6 +301,11 @@ fn edit_set(
             plan.changed.members += plan.set_lines.len() - before;
         }
     }
+}
+
+/// Where a set is built anew.
+fn scratch_set(family: Family) -> String {
+    format!("{}tmp", crate::compile::set_prefix(family))
 }
 
 fn kind_text(spec: &SetSpec) -> String {

@@ -8,7 +8,7 @@ mod save;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub use detect::{Backend, Choice, choose, would_choose};
 pub use features::{Feature, check_features};
 
 use super::command::{CommandError, run};
-use super::plan::{Found, FoundTable, Plan};
+use super::plan::{FamilyPlan, Found, FoundSet, FoundTable, Plan};
 use super::{Dataplane, DataplaneError};
 use crate::api::Family;
 use crate::compile::Ruleset;
@@ -36,6 +36,8 @@ pub struct Iptables {
     min_capacity: usize,
     /// What the kernel holds, when nothing has failed since it was known.
     known: Option<Found>,
+    /// Sets of ours that rules of somebody else keep in the kernel.
+    held: BTreeSet<String>,
 }
 
 impl Iptables {
@@ -50,7 +52,13 @@ impl Iptables {
             families,
             min_capacity,
             known: None,
+            held: BTreeSet::new(),
         }
+    }
+
+    /// Another least size of sets, from the next plan on.
+    pub fn set_min_capacity(&mut self, min_capacity: usize) {
+        self.min_capacity = min_capacity;
     }
 
     /// The families that this kernel filters.
@@ -59,7 +67,7 @@ impl Iptables {
     }
 
     fn try_apply(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
-        let plan = self.plan(wanted)?;
+        let mut plan = self.difference(wanted)?;
         if plan.is_empty() {
             return Ok(plan);
         }
@@ -68,15 +76,45 @@ impl Iptables {
         if !plan.set_lines.is_empty() {
             run("ipset", &["restore"], &(plan.set_lines.join("\n") + "\n"))?;
         }
-        for (family, edits) in &plan.families {
-            self.restore(*family, &edits.edit_text())?;
+        // What one family refuses must not keep the other one unprotected.
+        let edit =
+            |(family, edits): (&Family, &FamilyPlan)| self.restore(*family, &edits.edit_text());
+        plan.families.iter().map(edit).fold(Ok(()), Result::and)?;
+        let remove =
+            |(family, edits): (&Family, &FamilyPlan)| self.restore(*family, &edits.removal_text());
+        plan.families
+            .iter()
+            .map(remove)
+            .fold(Ok(()), Result::and)
+            .map_err(DataplaneError::OldChains)?;
+        let held = destroy_sets(&plan.destroy);
+        if !held.is_subset(&self.held) {
+            tracing::warn!("rules that are not moat's hold old IP sets of moat: {held:?}");
         }
-        for (family, edits) in &plan.families {
-            self.restore(*family, &edits.removal_text())?;
-        }
-        destroy_sets(&plan.destroy)?;
-        self.known = Some(diff::expected(wanted, self.min_capacity));
+        self.held = held;
+        self.release_later(&mut plan);
+        let mut known = diff::expected(wanted, self.min_capacity);
+        known.sets.extend(
+            self.held
+                .iter()
+                .map(|name| (name.clone(), FoundSet::default())),
+        );
+        self.known = Some(known);
         Ok(plan)
+    }
+
+    fn difference(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
+        if self.known.is_none() {
+            self.read()?;
+        }
+        let known = self.known.as_ref().ok_or(DataplaneError::Unknown)?;
+        Ok(diff::plan(wanted, known, &self.families, self.min_capacity))
+    }
+
+    /// Sets that somebody holds are tried again with the next change; until then they are no difference.
+    fn release_later(&self, plan: &mut Plan) {
+        plan.destroy.retain(|name| !self.held.contains(name));
+        plan.changed.sets_removed = plan.destroy.len();
     }
 
     fn restore(&self, family: Family, text: &str) -> Result<(), CommandError> {
@@ -121,11 +159,9 @@ impl Dataplane for Iptables {
     }
 
     fn plan(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
-        if self.known.is_none() {
-            self.read()?;
-        }
-        let known = self.known.as_ref().ok_or(DataplaneError::Unknown)?;
-        Ok(diff::plan(wanted, known, &self.families, self.min_capacity))
+        let mut plan = self.difference(wanted)?;
+        self.release_later(&mut plan);
+        Ok(plan)
     }
 
     fn apply(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
@@ -139,7 +175,13 @@ impl Dataplane for Iptables {
             std::thread::sleep(pause);
             pause *= 2;
         }
-        self.try_apply(wanted)
+        match self.try_apply(wanted) {
+            Err(error @ DataplaneError::OldChains(_)) => {
+                tracing::warn!("{error}");
+                Ok(Plan::default())
+            }
+            other => other,
+        }
     }
 
     fn cleanup(&mut self, dry_run: bool) -> Result<Plan, DataplaneError> {
@@ -168,6 +210,7 @@ pub fn remove_rules(backend: Backend) -> Result<Plan, DataplaneError> {
         Err(error) if error.is_missing_tool() => Plan::default(),
         other => other?,
     };
+    plan.set_lines.clear();
     plan.destroy.clear();
     Ok(plan)
 }
@@ -183,17 +226,17 @@ pub fn plan_from_nothing(wanted: &Ruleset, min_capacity: usize) -> Plan {
 /// When a tool fails; what could be removed is removed.
 pub fn cleanup_all(dry_run: bool) -> Result<Vec<String>, DataplaneError> {
     let mut lines = Vec::new();
-    for backend in [Backend::Nft, Backend::Legacy] {
-        if !backend.may_hold_rules() {
-            continue;
-        }
+    let mut result = Ok(());
+    let backends = [Backend::Nft, Backend::Legacy];
+    for backend in backends.into_iter().filter(|b| b.may_hold_rules()) {
         match Iptables::new(backend, 0).cleanup(dry_run) {
             Ok(mut plan) => {
+                plan.set_lines.clear();
                 plan.destroy.clear();
                 lines.extend(plan.lines().into_iter().map(|l| format!("{backend} {l}")));
             }
             Err(error) if error.is_missing_tool() => {}
-            Err(error) => return Err(error),
+            Err(error) => result = result.and(Err(error)),
         }
     }
     let sets: Vec<String> = match read_sets() {
@@ -203,9 +246,12 @@ pub fn cleanup_all(dry_run: bool) -> Result<Vec<String>, DataplaneError> {
     };
     lines.extend(sets.iter().map(|s| format!("ipset: destroy {s}")));
     if !dry_run {
-        destroy_sets(&sets)?;
+        let held = destroy_sets(&sets);
+        if !held.is_empty() {
+            result = result.and(Err(DataplaneError::Held(held)));
+        }
     }
-    Ok(lines)
+    result.map(|()| lines)
 }
 
 fn read_tables(
@@ -220,7 +266,7 @@ fn read_tables(
 }
 
 /// Reads our sets only: a set of somebody else may be huge, or of a type this tool does not know.
-fn read_sets() -> Result<BTreeMap<String, super::plan::FoundSet>, CommandError> {
+fn read_sets() -> Result<BTreeMap<String, FoundSet>, CommandError> {
     let names = run("ipset", &["list", "-n"], "")?;
     let mut sets = BTreeMap::new();
     for name in names.lines().filter(|n| save::is_ours(n)) {
@@ -229,23 +275,29 @@ fn read_sets() -> Result<BTreeMap<String, super::plan::FoundSet>, CommandError> 
     Ok(sets)
 }
 
-/// One by one after a failed batch: a set that somebody else uses must not keep the others.
-fn destroy_sets(names: &[String]) -> Result<(), CommandError> {
-    if names.is_empty() {
-        return Ok(());
-    }
+/// Destroys sets and returns those that are still there, because rules of somebody else use them. One by one after a failed
+/// batch: they must not keep the others.
+fn destroy_sets(names: &[String]) -> BTreeSet<String> {
     let batch: String = names.iter().map(|n| format!("destroy {n}\n")).collect();
-    if run("ipset", &["restore"], &batch).is_ok() {
-        return Ok(());
+    if names.is_empty() || run("ipset", &["restore"], &batch).is_ok() {
+        return BTreeSet::new();
     }
-    let mut last = Ok(());
-    for name in names {
-        let present = run("ipset", &["list", "-n", name], "").is_ok();
-        if present && let Err(error) = run("ipset", &["destroy", name], "") {
-            last = Err(error);
+    let stays = |name: &String| {
+        run("ipset", &["destroy", name], "").is_err()
+            && run("ipset", &["list", "-n", name], "").is_ok()
+    };
+    let mut held: BTreeSet<String> = names.iter().cloned().collect();
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..TRIES {
+        held.retain(stays);
+        if held.is_empty() {
+            break;
         }
+        // nf_tables lets go of the sets of removed rules in its own time.
+        std::thread::sleep(pause);
+        pause *= 2;
     }
-    last
+    held
 }
 
 /// Whether the kernel has IPv6 at all (`ipv6.disable=1` takes it away).

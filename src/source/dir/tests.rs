@@ -279,8 +279,19 @@ fn files_of_a_snapshot_are_missed_only_where_the_directory_is_there() {
         lost.join("kept.yaml").display().to_string(),
         "/no/longer/configured.yaml".to_owned(),
     ]);
-    let said = said(&source.scan());
-    assert_eq!(said[0], "configured.yaml: removed");
-    assert!(said[1].starts_with("lost.d: cannot be read"), "{said:?}");
-    assert_eq!(said[2..], ["a.yaml: 1", "old.yaml: removed"]);
+    let first = said(&source.scan());
+    assert!(first[0].starts_with("lost.d: cannot be read"), "{first:?}");
+    assert_eq!(first[1..], ["a.yaml: 1", "old.yaml: removed"]);
+    assert_eq!(source.away().collect::<Vec<_>>(), [&lost]);
+    fs::create_dir(&lost).unwrap();
+    let then = said(&source.scan());
+    assert_eq!(
+        then,
+        [
+            "configured.yaml: removed",
+            "lost.d: removed",
+            "kept.yaml: removed"
+        ],
+        "a mistyped directory does not take away what the right one held"
+    );
 }

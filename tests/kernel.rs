@@ -1,0 +1,515 @@
+//! moatd beside everything else that writes into the kernel's tables: restarts, repairs, leftovers, refusals. Each test has
+//! a network namespace of its own; root only.
+
+#[path = "kernel/faults.rs"]
+mod faults;
+#[path = "kernel/host.rs"]
+mod host;
+
+use std::fs;
+
+use host::{Host, wait_until};
+use nix::sys::signal::Signal;
+
+const BACKENDS: [&str; 2] = ["nft", "legacy"];
+
+/// Uses every table, sets of every kind, both families.
+const POLICY: &str = r#"
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: eth0, labels: {role: web}}
+spec: {node: h, interfaceName: eth0, expectedIPs: [10.1.0.1], ports: [{name: http, protocol: TCP, port: 80}]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: friends, labels: {group: friends}}
+spec: {nets: [10.1.0.0/24, 10.1.0.7, 0.0.0.0/0, "fd01::/64", "::/0", "::ffff:10.0.0.0/104", "::ffff:10.1.2.3"]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: web}
+spec:
+  selector: role == 'web'
+  applyOnForward: true
+  types: [Ingress, Egress]
+  ingress:
+  - {action: Allow, protocol: TCP, source: {selector: group == 'friends'}, destination: {ports: [http, 443]}}
+  - {action: Log, protocol: UDP, destination: {ports: [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33]}}
+  - {action: Allow, source: {nets: [10.1.0.2, 10.1.0.4]}, metadata: {annotations: {"example.com/why": "odd \"quotes\" and \\ and ünïcode 'x' $(y) `z` -- -j ACCEPT"}}}
+  egress:
+  - {action: Allow, notProtocol: UDP, destination: {notNets: ["fd09::/64", "fd0a::/64"]}}
+  - {action: Pass, protocol: ICMPv6, icmp: {type: 128, code: 0}}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: early}
+spec:
+  selector: role == 'web'
+  preDNAT: true
+  applyOnForward: true
+  ingress: [{action: Deny, protocol: TCP, destination: {ports: [23]}}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: raw}
+spec:
+  selector: role == 'web'
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress, Egress]
+  ingress: [{action: Allow, protocol: UDP, destination: {ports: [53]}}]
+  egress: [{action: Allow, protocol: UDP, source: {ports: [53]}}]
+"#;
+
+fn host(backend: &'static str) -> Host {
+    let host = Host::new(backend);
+    host.policy("main.yaml", POLICY);
+    host
+}
+
+fn on_both(test: impl Fn(&Host)) {
+    for backend in BACKENDS {
+        test(&host(backend));
+    }
+}
+
+fn ours(host: &Host) -> usize {
+    host.rules().iter().filter(|l| l.contains("moat")).count()
+}
+
+#[test]
+fn a_restart_changes_no_rule_and_keeps_counters() {
+    on_both(|host| {
+        let daemon = host.start();
+        // Something to count.
+        let _ = std::net::UdpSocket::bind("10.1.0.1:0")
+            .and_then(|socket| socket.send_to(b"x", "10.1.0.9:9"));
+        let counted = |host: &Host| {
+            let mut lines = host.rules_of(host.backend, &["-c"]);
+            lines.retain(|l| !l.starts_with(':') || l.contains("moat"));
+            lines
+        };
+        let (rules, sets) = (counted(host), host.sets());
+        assert!(
+            rules
+                .iter()
+                .any(|l| l.starts_with('[') && !l.starts_with("[0:0]")),
+            "{rules:#?}"
+        );
+        daemon.stop();
+        assert_eq!(counted(host), rules, "SIGTERM leaves the rules");
+        let daemon = host.start();
+        let changed = &host.status()["lastApply"]["changed"];
+        assert!(
+            changed.as_object().unwrap().values().all(|n| *n == 0),
+            "{changed}\n{}",
+            daemon.log()
+        );
+        assert_eq!((counted(host), host.sets()), (rules, sets));
+    });
+}
+
+#[test]
+fn sigkill_leaves_the_rules() {
+    on_both(|host| {
+        let daemon = host.start();
+        let rules = host.rules();
+        drop(daemon);
+        assert_eq!(host.rules(), rules);
+    });
+}
+
+const FOREIGN: [&str; 8] = ["-A", "INPUT", "-p", "tcp", "--dport", "9999", "-j", "DROP"];
+
+#[test]
+fn what_others_destroy_is_repaired() {
+    on_both(|host| {
+        host.settings("iptablesRefreshInterval = \"1s\"");
+        host.both(&FOREIGN);
+        let daemon = host.start();
+        let sorted = || {
+            let mut rules = host.rules();
+            rules.sort();
+            rules
+        };
+        let (good, sets) = (sorted(), host.sets());
+        let repaired = |what: &str| {
+            let complaint = || format!("{what}: {:#?}\n{}", host.rules(), daemon.log());
+            wait_until(|| sorted() == good && host.sets() == sets, complaint);
+        };
+        host.both(&["-F"]);
+        host.both(&FOREIGN);
+        repaired("everything was flushed");
+        host.both(&["-F", "INPUT"]);
+        host.both(&FOREIGN);
+        repaired("our jump was lost");
+        host.both(&["-I", "moat-INPUT", "-j", "ACCEPT"]);
+        repaired("a foreign rule in a chain of ours");
+        host.both(&["-D", "moat-INPUT", "1"]);
+        repaired("a rule of ours was lost");
+        host.both(&["-N", "moat-stray"]);
+        repaired("a chain with our prefix");
+        host.run("ipset", &["flush"]);
+        repaired("sets were emptied");
+    });
+}
+
+#[test]
+fn our_jump_comes_first_again_and_foreign_rules_stay() {
+    on_both(|host| {
+        host.settings("iptablesRefreshInterval = \"1s\"");
+        host.both(&FOREIGN);
+        let _daemon = host.start();
+        host.both(&["-I", "INPUT", "-p", "udp", "-j", "ACCEPT"]);
+        let first = || host.chain("INPUT")[0].ends_with("-j moat-INPUT");
+        wait_until(first, || format!("{:#?}", host.chain("INPUT")));
+        let chain = host.chain("INPUT");
+        assert_eq!(chain.len(), 3, "{chain:#?}");
+        assert!(
+            chain[1].contains("udp") && chain[2].contains("9999"),
+            "{chain:#?}"
+        );
+    });
+}
+
+#[test]
+fn appended_jumps_stay_behind_the_rules_of_others() {
+    on_both(|host| {
+        host.settings("chainInsertMode = \"append\"");
+        host.both(&FOREIGN);
+        host.start().stop();
+        let (chain, rules) = (host.chain("INPUT"), host.rules());
+        assert!(
+            chain.len() == 2 && chain[1].contains("moat-INPUT"),
+            "{chain:#?}"
+        );
+        host.start().stop();
+        assert_eq!(host.rules(), rules);
+    });
+}
+
+#[test]
+fn every_setting_of_actions_is_written_and_read_back() {
+    let settings = "iptablesFilterAllowAction = \"Return\"\niptablesMangleAllowAction = \"Return\"\n\
+        iptablesFilterDenyAction = \"Reject\"\niptablesMarkMask = 0xf0\ninterfacePrefix = [\"cali\", \"tap\"]";
+    on_both(|host| {
+        host.settings(settings);
+        host.start().stop();
+        let rules = host.rules();
+        host.start().stop();
+        assert_eq!(host.rules(), rules);
+        assert!(rules.iter().any(|r| r.contains("REJECT")), "{rules:#?}");
+    });
+}
+
+#[test]
+fn native_nft_rules_do_not_confuse() {
+    let host = host("nft");
+    host.settings("iptablesRefreshInterval = \"1s\"");
+    host.both(&FOREIGN);
+    // The tool shows a set of addresses as a rule without condition.
+    let foreign = "ip saddr { 192.0.2.1, 192.0.2.2 } counter accept";
+    let native = |what: &str| host.run("nft", &[what]);
+    native(&format!("insert rule ip filter INPUT {foreign}"));
+    let daemon = host.start();
+    let rules = host.rules();
+    native(&format!("insert rule ip filter moat-INPUT {foreign}"));
+    native(&format!("insert rule ip filter INPUT {foreign}"));
+    let is_clean = || !native("list chain ip filter moat-INPUT").contains("192.0.2.1");
+    wait_until(is_clean, || native("list ruleset") + &daemon.log());
+    let is_first = || host.chain("INPUT")[0].contains("moat-INPUT");
+    wait_until(is_first, || native("list ruleset") + &daemon.log());
+    let ours = |lines: &[String]| -> Vec<String> {
+        lines
+            .iter()
+            .filter(|l| l.contains("moat"))
+            .cloned()
+            .collect()
+    };
+    assert_eq!(ours(&host.rules()), ours(&rules));
+    assert_eq!(
+        native("list chain ip filter INPUT")
+            .matches("192.0.2.1")
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn a_switch_of_the_backend_removes_what_the_other_one_holds() {
+    for (from, to) in [("nft", "legacy"), ("legacy", "nft")] {
+        let mut host = host(from);
+        host.both(&FOREIGN);
+        host.start().stop();
+        // Sets that the new policy does not use are held by rules of the backend that is left.
+        host.policy("main.yaml", POLICY.split("---").next().unwrap());
+        host.backend = to;
+        host.settings("");
+        let daemon = host.start();
+        let left = || {
+            host.rules_of(from, &[])
+                .into_iter()
+                .filter(|l| l.contains("moat"))
+                .collect::<Vec<_>>()
+        };
+        wait_until(
+            || left().is_empty(),
+            || format!("{:#?}\n{}", left(), daemon.log()),
+        );
+        assert!(
+            host.rules_of(from, &[]).iter().any(|l| l.contains("9999")),
+            "foreign rules stay"
+        );
+        assert!(ours(&host) > 0);
+        wait_until(
+            || host.sets().is_empty(),
+            || format!("{:#?}\n{}", host.sets(), daemon.log()),
+        );
+        assert_eq!(host.status()["state"], "enforcing");
+    }
+}
+
+#[test]
+fn a_set_that_somebody_else_uses_does_not_stop_the_policy() {
+    on_both(|host| {
+        let daemon = host.start();
+        let set = host.run("ipset", &["list", "-n"]);
+        let set = set.lines().find(|n| n.starts_with("moat4-")).unwrap();
+        host.run(
+            &format!("iptables-{}", host.backend),
+            &["-w", "-A", "INPUT", "-m", "set", "--match-set", set, "src"],
+        );
+        host.policy("main.yaml", POLICY.split("---").next().unwrap());
+        let gone = || !host.rules().iter().any(|l| l.contains("moat-pi-web"));
+        wait_until(gone, || daemon.log());
+        daemon.stop();
+        host.start().stop();
+    });
+}
+
+#[test]
+fn a_foreign_jump_to_an_old_chain_does_not_stop_the_policy() {
+    on_both(|host| {
+        host.start().stop();
+        let rules = host.rules();
+        let chain = rules.iter().find_map(|r| r.strip_prefix(":moat-pi-web"));
+        let chain = format!("moat-pi-web{}", chain.unwrap().split(' ').next().unwrap());
+        host.both(&["-N", "other"]);
+        host.both(&["-A", "other", "-j", &chain]);
+        host.policy("main.yaml", POLICY.split("---").next().unwrap());
+        let daemon = host.start();
+        assert!(
+            !host
+                .rules()
+                .iter()
+                .any(|r| r.starts_with("-A moat-i-eth0") && r.contains(&chain))
+        );
+        assert!(daemon.log().contains("old chains stay"), "{}", daemon.log());
+        host.both(&["-F", "other"]);
+        daemon.stop();
+        host.start().stop();
+        assert!(!host.rules().iter().any(|r| r.contains(&chain)));
+    });
+}
+
+#[test]
+fn rules_that_cannot_be_compared_are_a_problem_that_status_shows() {
+    let host = host("nft");
+    host.settings("iptablesRefreshInterval = \"1s\"");
+    let daemon = host.start();
+    host.run("nft", &["add rule ip filter INPUT ct mark 5 accept"]);
+    wait_until(|| host.status()["state"] == "degraded", || daemon.log());
+    host.run("nft", &["flush chain ip filter INPUT"]);
+    wait_until(|| host.status()["state"] == "enforcing", || daemon.log());
+    assert!(host.chain("INPUT")[0].contains("moat-INPUT"));
+}
+
+#[test]
+fn what_the_kernel_refuses_keeps_the_last_good_rules_and_is_said() {
+    on_both(|host| {
+        host.start().stop();
+        let sets = host.run("ipset", &["list", "-n"]);
+        let set = sets.lines().find(|n| n.starts_with("moat6-port.http"));
+        let set = set.unwrap().to_owned();
+        host.policy("main.yaml", POLICY.split("---").next().unwrap());
+        let daemon = host.start();
+        // A set of another type under the name of one of ours.
+        host.run("ipset", &["create", &set, "list:set"]);
+        let rules = host.rules();
+        host.policy("main.yaml", POLICY);
+        wait_until(|| host.status()["state"] == "degraded", || daemon.log());
+        assert_eq!(host.rules(), rules);
+        let status = host.status().to_string();
+        assert!(
+            status.contains("cannot write the rules") && status.contains("ipset"),
+            "{status}"
+        );
+        host.run("ipset", &["destroy", &set]);
+        wait_until(|| host.status()["state"] == "enforcing", || daemon.log());
+        assert!(host.rules().iter().any(|r| r.contains(&set)));
+    });
+}
+
+#[test]
+fn a_scratch_set_of_a_killed_moatd_is_no_obstacle() {
+    on_both(|host| {
+        host.start().stop();
+        let sets = host.sets();
+        // Smaller than its members, so that it must be built anew, and the leftover of a try to do that.
+        let name = "moat4-tmp";
+        host.run("ipset", &["create", name, "hash:net", "maxelem", "8"]);
+        let friends = sets
+            .iter()
+            .find(|l| l.starts_with("create moat4-") && l.contains("hash:net"))
+            .unwrap();
+        let friends = friends.split(' ').nth(1).unwrap();
+        host.run("ipset", &["create", "other", "hash:net", "maxelem", "1"]);
+        host.run("ipset", &["swap", "other", friends]);
+        host.run("ipset", &["destroy", "other"]);
+        host.start().stop();
+        let members = |lines: &[String]| {
+            lines
+                .iter()
+                .filter(|l| l.starts_with("add"))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(members(&host.sets()), members(&sets));
+        assert!(!host.sets().iter().any(|l| l.contains(name)));
+    });
+}
+
+#[test]
+fn cleanup_removes_what_is_ours_and_nothing_else() {
+    on_both(|host| {
+        host.both(&FOREIGN);
+        host.both(&["-N", "other"]);
+        host.run("ipset", &["create", "other", "hash:net"]);
+        // Restore tools make the built-in chains that the clean-up leaves.
+        host.start().stop();
+        let before = (host.rules(), host.sets());
+        let said = host.cleanup(&["--dry-run"]);
+        assert!(said.contains("would be undone"), "{said}");
+        assert_eq!(
+            (host.rules(), host.sets()),
+            before,
+            "--dry-run changes nothing"
+        );
+        let said = host.cleanup(&[]);
+        assert!(said.contains("undone"), "{said}");
+        assert_eq!(ours(host), 0, "{:#?}", host.rules());
+        assert_eq!(host.sets().len(), 1, "{:#?}", host.sets());
+        let kept = |rules: &[String]| {
+            rules
+                .iter()
+                .filter(|l| l.contains("9999") || l.contains("other"))
+                .count()
+        };
+        assert_eq!(kept(&host.rules()), 4);
+        let said = host.cleanup(&[]);
+        assert!(said.contains("nothing of moat"), "{said}");
+    });
+}
+
+#[test]
+fn a_second_moatd_on_one_state_directory_is_refused() {
+    let host = host("nft");
+    let _daemon = host.start();
+    let rules = host.rules();
+    let (code, log) = host.refused();
+    assert_eq!(code, Some(73), "{log}");
+    assert!(log.contains("another moatd"), "{log}");
+    assert_eq!(host.rules(), rules);
+    assert_eq!(
+        host.status()["state"],
+        "enforcing",
+        "the first one still serves"
+    );
+}
+
+#[test]
+fn an_invalid_file_changes_nothing() {
+    let host = host("nft");
+    let daemon = host.start();
+    let rules = host.rules();
+    for broken in [
+        "kind: [",
+        &POLICY.replace("action: Deny", "action: Denny"),
+        "",
+    ] {
+        host.policy("main.yaml", broken);
+        let degraded = || host.status()["state"] == "degraded";
+        wait_until(degraded, || format!("{broken}\n{}", daemon.log()));
+        assert_eq!(host.rules(), rules);
+        host.policy("main.yaml", POLICY);
+        wait_until(|| host.status()["state"] == "enforcing", || daemon.log());
+        assert_eq!(host.rules(), rules);
+    }
+}
+
+#[test]
+fn bad_settings_at_start() {
+    let host = host("nft");
+    let (good, bad) = (
+        "logSeverityScreen = \"Info\"",
+        "chainInsertMode = \"upside down\"",
+    );
+    host.settings(bad);
+    let (code, log) = host.refused();
+    assert_eq!(code, Some(78), "{log}");
+    assert!(log.contains("chainInsertMode"), "{log}");
+    host.settings(good);
+    host.start().stop();
+    let rules = host.rules();
+    host.settings(bad);
+    let daemon = host.start();
+    assert_eq!(host.rules(), rules);
+    let status = host.status();
+    assert_eq!(status["state"], "degraded");
+    assert!(
+        status["degraded"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("chainInsertMode"),
+        "{status}"
+    );
+    host.settings(good);
+    daemon.signal(Signal::SIGHUP);
+    wait_until(|| host.status()["state"] == "enforcing", || daemon.log());
+}
+
+#[test]
+fn a_host_without_ipv6() {
+    let host = host("nft");
+    for key in ["all", "default", "lo", "eth0"] {
+        fs::write(format!("/proc/sys/net/ipv6/conf/{key}/disable_ipv6"), "1").unwrap();
+    }
+    host.start().stop();
+    assert!(ours(&host) > 0);
+}
+
+#[test]
+fn an_interface_with_a_name_that_is_a_pattern_is_governed_by_its_addresses() {
+    on_both(|host| {
+        for name in ["e+", "q\"x"] {
+            host.run("ip", &["link", "add", name, "type", "veth"]);
+        }
+        host.run("ip", &["address", "add", "10.7.0.1/24", "dev", "e+"]);
+        host.run("ip", &["address", "add", "10.8.0.1/24", "dev", "q\"x"]);
+        host.policy(
+            "odd.yaml",
+            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: odd}\n\
+             spec: {node: h, expectedIPs: [10.7.0.1, 10.8.0.1]}\n",
+        );
+        let _daemon = host.start();
+        let rules = host.rules();
+        let named = |r: &&String| r.contains("-i e+") || r.contains("-i q");
+        assert_eq!(rules.iter().find(named), None);
+        for address in ["10.7.0.1", "10.8.0.1"] {
+            let to_chain = |r: &&String| {
+                r.contains(&format!("-d {address}/32")) && r.ends_with("-g moat-i-odd")
+            };
+            assert_eq!(rules.iter().filter(to_chain).count(), 1, "{rules:#?}");
+        }
+    });
+}
