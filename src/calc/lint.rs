@@ -7,7 +7,7 @@ use super::endpoints;
 use super::index::{LabelIndex, LabelMap};
 use super::model::{Direction, HostPolicy, TierBlock};
 use super::rules::DEFAULT_ALLOW;
-use crate::api::{Issue, Kind, Policy, Resource, Severity, Spec};
+use crate::api::{Entity, Issue, Kind, Policy, Port, Protocol, Resource, Rule, Severity, Spec};
 use crate::selector::Selector;
 
 /// What is worth a warning whatever host the resources are read on.
@@ -72,6 +72,8 @@ struct Holders<'a> {
     endpoints: Labelled,
     /// Endpoints and network sets: everything that rules can select.
     all: Labelled,
+    /// Named ports of endpoints that have addresses; without one a port is nowhere.
+    ports: BTreeSet<(String, Protocol)>,
 }
 
 impl Holders<'_> {
@@ -84,6 +86,7 @@ impl Holders<'_> {
             tiers: names(resources, Kind::Tier),
             endpoints: Labelled::default(),
             all: Labelled::default(),
+            ports: BTreeSet::new(),
         };
         for resource in resources {
             let is_endpoint = matches!(
@@ -95,11 +98,26 @@ impl Holders<'_> {
                     endpoints::labels(resource, |name| endpoints::profile_labels(&by_id, name));
                 if is_endpoint {
                     holders.endpoints.add(labels.clone());
+                    holders.add_ports(resource);
                 }
                 holders.all.add(labels);
             }
         }
         holders
+    }
+
+    fn add_ports(&mut self, resource: &Resource) {
+        let (nets, ports) = endpoints::contribution(resource);
+        if !nets.is_empty() {
+            self.ports
+                .extend(ports.into_iter().map(|p| (p.name, p.protocol)));
+        }
+    }
+
+    fn has_port(&self, name: &str, protocol: Option<Protocol>) -> bool {
+        self.ports
+            .iter()
+            .any(|(n, p)| n == name && protocol.is_none_or(|wanted| wanted == *p))
     }
 }
 
@@ -137,21 +155,47 @@ fn lint_policy(
     for (list, direction) in [(&policy.ingress, "ingress"), (&policy.egress, "egress")] {
         for (i, rule) in list.iter().enumerate() {
             for (side, name) in [(&rule.source, "source"), (&rule.destination, "destination")] {
-                let positive = side_selectors(&resource.id, side).positive;
-                if let Some(selector) = positive.filter(|s| !holders.all.has_match(s)) {
-                    let path = format!("spec.{direction}[{i}].{name}");
-                    let message =
-                        "selects no endpoint and no network set: the rule matches nothing";
-                    issues.push(warn(
-                        resource,
-                        rule.line,
-                        &path,
-                        Some(selector.canonical()),
-                        message,
-                    ));
-                }
+                let path = format!("spec.{direction}[{i}].{name}");
+                lint_side(resource, rule, side, &path, holders, issues);
             }
         }
+    }
+}
+
+fn lint_side(
+    resource: &Resource,
+    rule: &Rule,
+    side: &Entity,
+    path: &str,
+    holders: &mut Holders<'_>,
+    issues: &mut Vec<Issue>,
+) {
+    let positive = side_selectors(&resource.id, side).positive;
+    if let Some(selector) = positive.filter(|s| !holders.all.has_match(s)) {
+        let message = "selects no endpoint and no network set: the rule matches nothing";
+        issues.push(warn(
+            resource,
+            rule.line,
+            path,
+            Some(selector.canonical()),
+            message,
+        ));
+    }
+    for (ports, field) in [(&side.ports, "ports"), (&side.not_ports, "notPorts")] {
+        for name in ports.iter().filter_map(named) {
+            if !holders.has_port(name, rule.protocol) {
+                let message = "no endpoint with addresses has a port of this name and protocol: it has no effect";
+                let path = format!("{path}.{field}");
+                issues.push(warn(resource, rule.line, &path, Some(name), message));
+            }
+        }
+    }
+}
+
+fn named(port: &Port) -> Option<&str> {
+    match port {
+        Port::Named(name) => Some(name),
+        Port::Range(_) => None,
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Iptables {
     known: Option<Found>,
     /// Sets of ours that rules of somebody else keep in the kernel.
     held: BTreeSet<String>,
+    /// Why sets could not be read the last time.
+    sets_problem: Option<String>,
 }
 
 impl Iptables {
@@ -53,6 +55,7 @@ impl Iptables {
             min_capacity,
             known: None,
             held: BTreeSet::new(),
+            sets_problem: None,
         }
     }
 
@@ -101,6 +104,22 @@ impl Iptables {
         );
         self.known = Some(known);
         Ok(plan)
+    }
+
+    /// The sets in the kernel. A host without IP sets can still enforce what needs none: what does need one fails when it is made.
+    fn known_sets(&mut self) -> BTreeMap<String, FoundSet> {
+        let (sets, problem) = match read_sets() {
+            Ok(sets) => (sets, None),
+            Err(error) => (BTreeMap::new(), Some(error.to_string())),
+        };
+        if let Some(problem) = problem
+            .as_ref()
+            .filter(|p| self.sets_problem.as_ref() != Some(p))
+        {
+            tracing::warn!("cannot read IP sets: {problem}");
+        }
+        self.sets_problem = problem;
+        sets
     }
 
     fn difference(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
@@ -153,7 +172,7 @@ impl Dataplane for Iptables {
                 .tables
                 .insert(family, read_tables(self.backend, family)?);
         }
-        found.sets = read_sets()?;
+        found.sets = self.known_sets();
         self.known = Some(found.clone());
         Ok(found)
     }
