@@ -47,23 +47,7 @@ pub struct Parts {
 /// What the operator must mend first.
 pub async fn start(args: &Args) -> Result<Parts, Failure> {
     let fresh = settings::load_all(args, Vec::new());
-    let state_dir = match &fresh {
-        Ok(loaded) => loaded.settings.state_dir.clone(),
-        Err(_) => settings::guess_state_dir(args),
-    };
-    if fresh.is_ok() {
-        let created = std::fs::create_dir_all(&state_dir);
-        created.map_err(|e| {
-            Failure::new(
-                EX_CANTCREAT,
-                format!("cannot create {}: {e}", state_dir.display()),
-            )
-        })?;
-    }
-    let lock = match lock::acquire(&state_dir) {
-        Ok(lock) => lock,
-        Err(error) => return Err(not_locked(&error, fresh.err())),
-    };
+    let (state_dir, lock) = claim_state_dir(args, &fresh)?;
     let snapshot = read_snapshot(&state_dir);
     let (loaded, settings_problem) = settings_or_last_good(fresh, snapshot.as_ref())?;
     set_log_level(&loaded);
@@ -105,13 +89,7 @@ impl Parts {
             self.generation = snapshot.generation;
             if snapshot.node == *node {
                 self.engine.seed(snapshot.store);
-                self.source.expect(
-                    self.engine
-                        .store()
-                        .paths(DIR)
-                        .map(str::to_owned)
-                        .collect::<Vec<_>>(),
-                );
+                self.expect_held();
             } else {
                 tracing::warn!(
                     "the snapshot is of node {}, not {node}: its policy is not used",
@@ -127,6 +105,12 @@ impl Parts {
             self.use_settings(loaded);
         }
         self.engine.calculate();
+    }
+
+    /// Tells the source which files are held, so that it says which of them are gone.
+    fn expect_held(&mut self) {
+        let held: Vec<String> = self.engine.store().paths(DIR).map(str::to_owned).collect();
+        self.source.expect(held);
     }
 
     /// Loads the settings again, now with the FelixConfigurations in force; keeps the last good ones when that fails.
@@ -170,19 +154,35 @@ impl Parts {
         let (old, new) = (&self.loaded.settings, &loaded.settings);
         self.dataplane.set_min_capacity(new.max_ipset_size as usize);
         if old.policy_dirs != new.policy_dirs {
+            // Watching begins before reading, so that nothing falls between.
             self.watcher = Watcher::new(new.policy_dirs.clone());
             self.source = DirSource::new(new.policy_dirs.clone());
-            self.source.expect(
-                self.engine
-                    .store()
-                    .paths(DIR)
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>(),
-            );
+            self.expect_held();
         }
         self.engine.set_settings(loaded.settings.clone());
         self.loaded = loaded;
         set_log_level(&self.loaded);
+    }
+}
+
+/// The state directory, made if it is missing, and the lock in it. With wrong settings nothing is made.
+fn claim_state_dir(
+    args: &Args,
+    fresh: &Result<Loaded, Vec<ConfigError>>,
+) -> Result<(PathBuf, Lock), Failure> {
+    let (state_dir, errors) = match fresh {
+        Ok(loaded) => (loaded.settings.state_dir.clone(), None),
+        Err(errors) => (settings::guess_state_dir(args), Some(errors)),
+    };
+    if errors.is_none() {
+        std::fs::create_dir_all(&state_dir).map_err(|e| {
+            let message = format!("cannot create {}: {e}", state_dir.display());
+            Failure::new(EX_CANTCREAT, message)
+        })?;
+    }
+    match lock::acquire(&state_dir) {
+        Ok(lock) => Ok((state_dir, lock)),
+        Err(error) => Err(not_locked(&error, errors)),
     }
 }
 
@@ -201,15 +201,15 @@ fn set_log_level(loaded: &Loaded) {
 }
 
 /// Without a state directory there are no last good settings either: then the settings are what to mend.
-fn not_locked(error: &LockError, settings: Option<Vec<ConfigError>>) -> Failure {
+fn not_locked(error: &LockError, settings: Option<&Vec<ConfigError>>) -> Failure {
     match (settings, error) {
         (None, _) => Failure::new(EX_CANTCREAT, chain(error)),
         (Some(errors), LockError::NoDirectory(_)) => {
-            let errors = settings::errors_text(&errors);
+            let errors = settings::errors_text(errors);
             Failure::new(EX_CONFIG, format!("{errors}; {NO_LAST_GOOD}"))
         }
         (Some(errors), _) => {
-            let errors = settings::errors_text(&errors);
+            let errors = settings::errors_text(errors);
             Failure::new(EX_CONFIG, format!("{errors}; {}", chain(error)))
         }
     }
