@@ -150,6 +150,10 @@ impl<'a> Daemon<'a> {
         let mut features = tokio::task::spawn_blocking(move || iptables::check_features(backend));
         let mut features_known = false;
         let mut rule_events = self.rule_events();
+        if rule_events.is_some() {
+            // What changed before the subscription was not told.
+            self.rules_changed();
+        }
         loop {
             // The loop's own progress, a few times per interval.
             if watchdog.is_some_and(|interval| pinged.elapsed() >= interval / 2) {
@@ -180,7 +184,7 @@ impl<'a> Daemon<'a> {
                     features_known = true;
                     self.note_missing(result.unwrap_or_default());
                 }
-                call = calls.recv() => if let Some(call) = call { self.answer(call) },
+                Some(call) = calls.recv() => self.answer(call),
                 () = tokio::time::sleep_until(timer.into()) => {
                     self.timers();
                     if self.links_problem.is_some() {
