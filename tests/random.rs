@@ -34,7 +34,7 @@ use packets::{Shot, shots};
 use rng::Rng;
 use scenario::Scenario;
 
-const WORLDS: u64 = 60;
+const WORLDS: u64 = 80;
 const PACKETS: usize = 600;
 
 fn main() -> ExitCode {

@@ -114,17 +114,28 @@ pub fn shots(rng: &mut Rng, count: usize) -> Vec<Shot> {
 
 fn shot(rng: &mut Rng, id: u16) -> Shot {
     let family = rng.below(2);
-    let (from, to) = (
-        &PLACES[rng.below(PLACES.len())],
-        &PLACES[rng.below(PLACES.len())],
-    );
+    let (path, src, dst) = way(rng, family);
+    let packet = packet(rng, address(src), address(dst), id);
+    let shot = Shot { packet, path, id };
+    if rng.percent(15) {
+        translated(rng, shot, family)
+    } else {
+        shot
+    }
+}
+
+/// A way through the host, with a source and a destination that lead there.
+fn way(rng: &mut Rng, family: usize) -> (Path, &'static str, &'static str) {
+    let from = &PLACES[rng.below(PLACES.len())];
+    let to = &PLACES[rng.below(PLACES.len())];
     let host = HOST_LINKS[rng.below(HOST_LINKS.len())].addresses[family];
+    // Some forge their source.
     let arrival = if rng.percent(90) {
         from.iface
     } else {
         rng.pick(&["eth0", "eth1", "cali1"])
     };
-    let (path, src, dst) = match rng.below(5) {
+    match rng.below(5) {
         0 => (
             Path::Out {
                 iface: to.iface.into(),
@@ -146,13 +157,6 @@ fn shot(rng: &mut Rng, id: u16) -> Shot {
             from.addresses[family],
             host,
         ),
-    };
-    let packet = packet(rng, address(src), address(dst), id);
-    let shot = Shot { packet, path, id };
-    if rng.percent(15) {
-        translated(rng, shot, family)
-    } else {
-        shot
     }
 }
 
@@ -197,55 +201,57 @@ fn translated(rng: &mut Rng, mut shot: Shot, family: usize) -> Shot {
 }
 
 fn packet(rng: &mut Rng, src: IpAddr, dst: IpAddr, id: u16) -> Packet {
-    let v6 = src.is_ipv6();
     let proto = match rng.pick(&PROTOCOLS) {
-        1 if v6 => 58,
+        1 if src.is_ipv6() => 58,
         other => other,
     };
-    let port = |rng: &mut Rng| {
-        if rng.percent(85) {
-            rng.pick(&PORTS)
+    let icmp = icmp(rng, proto);
+    let ports = matches!(proto, 6 | 17 | 132).then(|| {
+        // Now and then a port of its own, so that the flow is like no other.
+        let sport = if rng.percent(60) {
+            port(rng)
         } else {
-            1 + rng.below(65535) as u16
-        }
-    };
-    let has_ports = matches!(proto, 6 | 17 | 132);
-    let icmp = match proto {
-        1 => Some(rng.pick(&[(8, 0), (8, 0), (8, 1), (13, 0), (0, 0)])),
-        58 => Some(rng.pick(&[
-            (128, 0),
-            (128, 0),
-            (128, 1),
-            (129, 0),
-            (133, 0),
-            (134, 0),
-            (135, 0),
-            (136, 0),
-        ])),
-        _ => None,
-    };
-    let conntrack = match icmp {
-        // Answers to nothing.
-        Some((0 | 129, _)) => Conntrack::Invalid,
-        Some((133..=136, _)) if v6 => Conntrack::Untracked,
-        _ => Conntrack::New,
-    };
+            10_000 + id
+        };
+        (sport, port(rng))
+    });
     Packet {
         src,
         dst,
         proto,
-        // Now and then a port of its own, so that the flow is like no other.
-        sport: has_ports.then(|| {
-            if rng.percent(60) {
-                port(rng)
-            } else {
-                10_000 + id
-            }
-        }),
-        dport: has_ports.then(|| port(rng)),
+        sport: ports.map(|p| p.0),
+        dport: ports.map(|p| p.1),
         icmp,
         hop_limit: rng.pick(&[255, 64]),
-        conntrack,
+        conntrack: conntrack(proto, icmp),
         original: None,
+    }
+}
+
+fn port(rng: &mut Rng) -> u16 {
+    if rng.percent(85) {
+        rng.pick(&PORTS)
+    } else {
+        1 + rng.below(65_535) as u16
+    }
+}
+
+fn icmp(rng: &mut Rng, proto: u8) -> Option<(u8, u8)> {
+    match proto {
+        1 => Some(rng.pick(&[(8, 0), (8, 0), (8, 1), (13, 0), (0, 0)])),
+        58 => {
+            let kind = rng.pick(&[128, 128, 128, 129, 133, 134, 135, 136]);
+            Some((kind, if kind == 128 { rng.pick(&[0, 0, 1]) } else { 0 }))
+        }
+        _ => None,
+    }
+}
+
+fn conntrack(proto: u8, icmp: Option<(u8, u8)>) -> Conntrack {
+    match (proto, icmp) {
+        // Answers to nothing.
+        (1, Some((0, _))) | (58, Some((129, _))) => Conntrack::Invalid,
+        (58, Some((133..=136, _))) => Conntrack::Untracked,
+        _ => Conntrack::New,
     }
 }

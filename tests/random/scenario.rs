@@ -7,7 +7,7 @@ use moat::api::{self, Resource};
 use moat::calc::{Category, Host, HostEp, HostPolicy, compute};
 use moat::compile::{Options, compile};
 use moat::config::{self, HostAction, Settings};
-use moat::verdict::{Verdict, decide};
+use moat::verdict::{Conntrack, Verdict, decide};
 use serde_json::Value;
 
 use super::field::Field;
@@ -98,13 +98,11 @@ impl Scenario {
         let policy = self.policy()?;
         field.apply(&compile(&policy, &Options::new(&self.settings, true)))?;
         let seen = field.send(shots)?;
-        // The kernel does not translate what policy takes out of connection tracking, so that such a
-        // packet goes another way than the verdict was asked about.
         let untracked = |e: &HostEp| !e.tiers(Category::Untracked).is_empty();
         let untracked = policy.endpoints.values().any(|e| untracked(e));
         let mut wrong = Vec::new();
         for shot in shots {
-            if untracked && shot.packet.original.is_some() {
+            if untracked && needs_tracking(shot) {
                 continue;
             }
             let verdict = decide(&policy, &shot.packet, &shot.path);
@@ -172,6 +170,12 @@ impl Scenario {
         }
         Some(smaller)
     }
+}
+
+/// Whether a packet would be another one if policy took it out of connection tracking: the kernel would not translate it, or
+/// not find it invalid. The verdict is asked about the packet as it is with tracking.
+fn needs_tracking(shot: &Shot) -> bool {
+    shot.packet.original.is_some() || shot.packet.conntrack == Conntrack::Invalid
 }
 
 /// A valid document, warnings or not.
