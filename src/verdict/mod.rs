@@ -63,7 +63,7 @@ pub fn decide(policy: &HostPolicy, packet: &Packet, path: &Path) -> Verdict {
     } else {
         Walk {
             policy,
-            packet,
+            packet: packet.clone(),
             trace: &mut trace,
         }
         .walk(path)
@@ -77,7 +77,8 @@ pub fn decide(policy: &HostPolicy, packet: &Packet, path: &Path) -> Verdict {
 /// The way of one packet through the stages.
 struct Walk<'a> {
     policy: &'a HostPolicy,
-    packet: &'a Packet,
+    /// As the stages to come see it.
+    packet: Packet,
     trace: &'a mut Vec<Step>,
 }
 
@@ -188,6 +189,10 @@ impl Walk<'_> {
         };
         if !self.policy.is_workload_iface(iface) {
             let outcome = stage.host(ep, Category::Untracked, Direction::Ingress);
+            if outcome == Outcome::Accept {
+                // Whatever flow it belongs to, the stages behind do not know it.
+                self.packet.conntrack = Conntrack::Untracked;
+            }
             if outcome != Outcome::Continue {
                 return outcome;
             }
@@ -276,7 +281,7 @@ impl Walk<'_> {
     fn stage(&mut self) -> Stage<'_> {
         Stage {
             policy: self.policy,
-            packet: self.packet,
+            packet: &self.packet,
             trace: self.trace,
         }
     }

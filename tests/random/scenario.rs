@@ -7,7 +7,7 @@ use moat::api::{self, Resource};
 use moat::calc::{Category, Host, HostEp, HostPolicy, compute};
 use moat::compile::{Options, compile};
 use moat::config::{self, HostAction, Settings};
-use moat::verdict::{Conntrack, Verdict, decide};
+use moat::verdict::{Verdict, decide};
 use serde_json::Value;
 
 use super::field::Field;
@@ -172,10 +172,10 @@ impl Scenario {
     }
 }
 
-/// Whether a packet would be another one if policy took it out of connection tracking: the kernel would not translate it, or
-/// not find it invalid. The verdict is asked about the packet as it is with tracking.
+/// Whether a packet would be another one if policy took it out of connection tracking: the kernel would not translate it.
+/// The verdict is asked about the packet as it is with tracking.
 fn needs_tracking(shot: &Shot) -> bool {
-    shot.packet.original.is_some() || shot.packet.conntrack == Conntrack::Invalid
+    shot.packet.original.is_some()
 }
 
 /// A valid document, warnings or not.
