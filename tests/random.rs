@@ -1,7 +1,7 @@
 //! Random policies and random packets: what the reference verdict says against what the rules do in the real kernel, on both
 //! backends and in both families. A failing world is made small and printed.
 //!
-//! `MOAT_SEED=N` repeats a run, `MOAT_WORLDS=N` sets how many random worlds each backend gets.
+//! `MOAT_SEED=N` (or `PROPTEST_RNG_SEED`, which the other random tests take too) repeats a run, `MOAT_WORLDS=N` sets how many random worlds each backend gets.
 
 #[path = "random/field.rs"]
 mod field;
@@ -40,7 +40,8 @@ const PACKETS: usize = 600;
 fn main() -> ExitCode {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
-    let seed = number("MOAT_SEED").unwrap_or(now);
+    let seed = number("MOAT_SEED").or_else(|| number("PROPTEST_RNG_SEED"));
+    let seed = seed.unwrap_or(now);
     let worlds = number("MOAT_WORLDS").unwrap_or(WORLDS);
     let words: Vec<String> = std::env::args()
         .skip(1)
