@@ -4,9 +4,6 @@
 //! for large texts), and `expect`: one line per issue, `LINE:COLUMN: severity: ...`, as the user sees it without the
 //! file name. The issue must start with it. `rest` is the number of further issues, where there are too many to list. `gives` lists the resources that are valid nevertheless.
 
-// Clippy sees helpers outside of test functions as programs; here a panic is the report.
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -120,6 +120,22 @@ impl Compiler<'_> {
         ifaces.map(rule).collect()
     }
 
+    /// Lets a packet pass that an earlier stage accepted.
+    fn accepted_before(&self, note: &str) -> KRule {
+        let target = if self.options.filter_accept {
+            Target::Accept
+        } else {
+            Target::Return
+        };
+        KRule::new(vec![self.accept_mark(false)], target, note)
+    }
+
+    /// The way to the chains for traffic of local processes, if any endpoint governs some.
+    fn host_endpoints(&mut self, chain: &str, direction: Direction) -> Option<KRule> {
+        let governs = self.dispatch(chain, Category::Normal, direction, Workloads::Skipped);
+        governs.then(|| KRule::new(vec![], Target::Jump(chain.to_owned()), "host endpoints"))
+    }
+
     fn input(&mut self, early: bool) {
         let mut rules = Vec::new();
         let wanted = self.workload_ifaces();
@@ -135,29 +151,9 @@ impl Compiler<'_> {
             ));
         }
         if early {
-            let target = if self.options.filter_accept {
-                Target::Accept
-            } else {
-                Target::Return
-            };
-            rules.push(KRule::new(
-                vec![self.accept_mark(false)],
-                target,
-                "untracked or preDNAT policy allowed it",
-            ));
+            rules.push(self.accepted_before("untracked or preDNAT policy allowed it"));
         }
-        if self.dispatch(
-            "moat-from",
-            Category::Normal,
-            Direction::Ingress,
-            Workloads::Skipped,
-        ) {
-            rules.push(KRule::new(
-                vec![],
-                Target::Jump("moat-from".to_owned()),
-                "host endpoints",
-            ));
-        }
+        rules.extend(self.host_endpoints("moat-from", Direction::Ingress));
         if !rules.is_empty() {
             self.hook("INPUT", rules);
         }
@@ -282,16 +278,7 @@ impl Compiler<'_> {
     fn output(&mut self, early: bool, late: bool) {
         let mut rules = Vec::new();
         if early {
-            let target = if self.options.filter_accept {
-                Target::Accept
-            } else {
-                Target::Return
-            };
-            rules.push(KRule::new(
-                vec![self.accept_mark(false)],
-                target,
-                "untracked policy allowed it",
-            ));
+            rules.push(self.accepted_before("untracked policy allowed it"));
         }
         if late {
             // Before the workloads: here the packet still has the interface of its first destination.
@@ -312,18 +299,7 @@ impl Compiler<'_> {
             ));
             rules.extend(self.to_workloads());
         }
-        if self.dispatch(
-            "moat-to",
-            Category::Normal,
-            Direction::Egress,
-            Workloads::Skipped,
-        ) {
-            rules.push(KRule::new(
-                vec![],
-                Target::Jump("moat-to".to_owned()),
-                "host endpoints",
-            ));
-        }
+        rules.extend(self.host_endpoints("moat-to", Direction::Egress));
         if !rules.is_empty() {
             self.hook("OUTPUT", rules);
         }

@@ -163,12 +163,15 @@ fn path_walk() {
 #[tokio::test]
 async fn follows_links_to_files_elsewhere() {
     let root = tempfile::tempdir().unwrap();
-    let (dir, other) = (root.path().join("policy.d"), root.path().join("work/tree"));
+    let (dir, other) = (
+        root.path().join("policy.d"),
+        root.path().join("checkout/tree"),
+    );
     fs::create_dir_all(&dir).unwrap();
     fs::create_dir_all(&other).unwrap();
     fs::write(other.join("a.yaml"), "x").unwrap();
     let mut watcher = Watcher::new(vec![dir.clone()]);
-    symlink("../work/tree/a.yaml", dir.join("a.yaml")).unwrap();
+    symlink("../checkout/tree/a.yaml", dir.join("a.yaml")).unwrap();
     assert!(told(&mut watcher).await, "linked");
     fs::write(other.join("b.yaml"), "x").unwrap();
     assert!(quiet(&mut watcher).await, "not linked");
