@@ -6,7 +6,7 @@ use super::control::{Call, Reply, Request};
 use super::report::{ConfigReport, PlanReport, SnapshotReport, SourceReport, Status};
 use super::run::Daemon;
 use crate::api::{self, Kind};
-use crate::dataplane::{Dataplane, iptables};
+use crate::dataplane::iptables;
 use crate::verdict;
 
 impl Daemon<'_> {

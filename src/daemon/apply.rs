@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::report::{ApplyReport, now};
 use super::run::{Daemon, NEVER, RETRY, START_EXTENSION};
 use super::{chain, notify};
-use crate::dataplane::{Dataplane, DataplaneError, Plan, iptables};
+use crate::dataplane::{DataplaneError, Plan, iptables};
 use crate::store::snapshot::{self, Snapshot};
 
 impl Daemon<'_> {

@@ -14,9 +14,9 @@ use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
 use crate::compile::Ruleset;
 use crate::dataplane::events::RuleEvents;
+use crate::dataplane::iptables;
 use crate::dataplane::iptables::Feature;
 use crate::dataplane::links::LinkMonitor;
-use crate::dataplane::{Dataplane, iptables};
 
 /// Pause before a failed apply is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(2);

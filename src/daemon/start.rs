@@ -8,6 +8,7 @@ use super::lock::{self, Lock, LockError};
 use super::report::Degraded;
 use super::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE, Failure, chain, settings};
 use crate::config::{ConfigError, Loaded};
+use crate::dataplane::Dataplane;
 use crate::dataplane::iptables::{self, Choice, Iptables};
 use crate::dataplane::links::LinkMonitor;
 use crate::source::{DirSource, Watcher};
@@ -34,7 +35,7 @@ pub struct Parts {
     /// Resources to ruleset.
     pub engine: Engine,
     /// The kernel.
-    pub dataplane: Iptables,
+    pub dataplane: Box<dyn Dataplane>,
     /// Which backend, and why.
     pub choice: Choice,
     /// Generation of the snapshot, from which counting goes on.
@@ -152,7 +153,7 @@ impl Parts {
             return;
         }
         let (old, new) = (&self.loaded.settings, &loaded.settings);
-        self.dataplane.set_min_capacity(new.max_ipset_size as usize);
+        self.dataplane.configure(new);
         if old.policy_dirs != new.policy_dirs {
             // Watching begins before reading, so that nothing falls between.
             self.watcher = Watcher::new(new.policy_dirs.clone());
@@ -187,11 +188,11 @@ fn claim_state_dir(
 }
 
 /// The dataplane of the backend that the settings and the host call for.
-fn backend(loaded: &Loaded, state_dir: &Path) -> Result<(Choice, Iptables), Failure> {
+fn backend(loaded: &Loaded, state_dir: &Path) -> Result<(Choice, Box<dyn Dataplane>), Failure> {
     let choice = iptables::choose(loaded.settings.iptables_backend, state_dir)
         .map_err(|message| Failure::new(EX_UNAVAILABLE, message))?;
     let dataplane = Iptables::new(choice.backend, loaded.settings.max_ipset_size as usize);
-    Ok((choice, dataplane))
+    Ok((choice, Box::new(dataplane)))
 }
 
 fn set_log_level(loaded: &Loaded) {

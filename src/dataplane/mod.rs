@@ -10,6 +10,7 @@ pub use command::CommandError;
 pub use plan::{Changed, FamilyPlan, Found, FoundRule, FoundSet, FoundTable, Plan};
 
 use crate::compile::Ruleset;
+use crate::config::Settings;
 
 /// Why the kernel could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,9 @@ impl DataplaneError {
 pub trait Dataplane: Send {
     /// Short name for `status`.
     fn name(&self) -> String;
+
+    /// Other settings, from the next plan on.
+    fn configure(&mut self, settings: &Settings);
 
     /// Looks at the kernel.
     ///

@@ -20,6 +20,7 @@ use super::plan::{FamilyPlan, Found, FoundSet, FoundTable, Plan};
 use super::{Dataplane, DataplaneError};
 use crate::api::Family;
 use crate::compile::Ruleset;
+use crate::config::Settings;
 
 /// Seconds that a tool waits for the lock of the legacy backend.
 const LOCK_WAIT: &str = "10";
@@ -57,16 +58,6 @@ impl Iptables {
             held: BTreeSet::new(),
             sets_problem: None,
         }
-    }
-
-    /// Another least size of sets, from the next plan on.
-    pub fn set_min_capacity(&mut self, min_capacity: usize) {
-        self.min_capacity = min_capacity;
-    }
-
-    /// The families that this kernel filters.
-    pub fn families(&self) -> &[Family] {
-        &self.families
     }
 
     fn try_apply(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
@@ -163,6 +154,10 @@ impl Iptables {
 impl Dataplane for Iptables {
     fn name(&self) -> String {
         format!("iptables-{}", self.backend)
+    }
+
+    fn configure(&mut self, settings: &Settings) {
+        self.min_capacity = settings.max_ipset_size as usize;
     }
 
     fn read(&mut self) -> Result<Found, DataplaneError> {
