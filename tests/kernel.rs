@@ -163,6 +163,44 @@ fn native_nft_rules_do_not_confuse() {
     );
 }
 
+/// The tool cannot show a table with such rules at all.
+#[test]
+fn native_nft_rules_that_hide_a_table_do_not_open_the_host() {
+    // With the one the tool says that it cannot show the table, with the other it fails.
+    for rule in ["ct mark 5 ip length 40-50 accept", "meta skuid 4711 accept"] {
+        behind(&format!("insert rule ip filter INPUT {rule}"));
+    }
+}
+
+fn behind(rule: &str) {
+    let host = host("nft");
+    let native = |what: &str| host.run("nft", &[what]);
+    host.run("iptables-nft", &["-A", "INPUT", "-j", "ACCEPT"]);
+    native(rule);
+    let jumps = || {
+        native("list chain ip filter INPUT")
+            .matches("jump moat-INPUT")
+            .count()
+    };
+    for run in 1..3 {
+        let daemon = host.start();
+        assert_eq!(jumps(), 1, "{}", native("list ruleset") + &daemon.log());
+        assert!(native("list table ip filter").contains("goto moat-i-"));
+        // What changes later is written there too.
+        let port = 4000 + run;
+        host.policy("main.yaml", &POLICY.replace("443", &port.to_string()));
+        let is_written = || native("list table ip filter").contains(&port.to_string());
+        wait_until(is_written, || native("list ruleset") + &daemon.log());
+        daemon.stop();
+    }
+    assert_eq!(
+        native("list chain ip filter INPUT")
+            .matches(" accept")
+            .count(),
+        3
+    );
+}
+
 #[test]
 fn a_switch_of_the_backend_removes_what_the_other_one_holds() {
     for (from, to) in [("nft", "legacy"), ("legacy", "nft")] {

@@ -41,6 +41,12 @@ impl CommandError {
     pub fn is_missing(&self) -> bool {
         matches!(self, CommandError::Spawn { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
     }
+
+    /// Whether an iptables tool met a native nft rule that it has no words for. Depending on the rule it ends like this, or with
+    /// success and a remark.
+    pub fn is_unreadable_rule(&self) -> bool {
+        matches!(self, CommandError::Failed { stderr, .. } if stderr.contains("Parsing nftables rule failed"))
+    }
 }
 
 /// Runs a tool with this input and returns what it printed.

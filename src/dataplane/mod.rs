@@ -18,7 +18,7 @@ pub enum DataplaneError {
     /// A tool failed.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// Native nft rules make a table unreadable for iptables. Taking it for empty would flood it with duplicates.
+    /// Native nft rules hide a table from the tool, so that the kernel cannot be compared with the policy.
     #[error(
         "table {0} holds nft rules that the iptables tool cannot show: move them to a table of their own"
     )]
@@ -32,9 +32,6 @@ pub enum DataplaneError {
         .0.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
     )]
     Held(std::collections::BTreeSet<String>),
-    /// The kernel was not read yet.
-    #[error("what the kernel holds is not known yet")]
-    Unknown,
 }
 
 impl DataplaneError {

@@ -19,7 +19,7 @@ use super::command::{CommandError, run};
 use super::plan::{FamilyPlan, Found, FoundSet, FoundTable, Plan};
 use super::{Dataplane, DataplaneError};
 use crate::api::Family;
-use crate::compile::Ruleset;
+use crate::compile::{Ruleset, Table};
 use crate::config::Settings;
 
 /// Seconds that a tool waits for the lock of the legacy backend.
@@ -42,6 +42,9 @@ pub struct Iptables {
     /// Why sets could not be read the last time.
     sets_problem: Option<String>,
 }
+
+/// Tables of ours that the tool cannot show.
+type HiddenTables = BTreeSet<(Family, String)>;
 
 impl Iptables {
     /// A driver for this backend. `min_capacity` is the least size given to sets.
@@ -114,11 +117,59 @@ impl Iptables {
     }
 
     fn difference(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
-        if self.known.is_none() {
-            self.read()?;
+        let (found, hidden) = match self.known.clone() {
+            Some(known) => (known, BTreeSet::new()),
+            None => self.look()?,
+        };
+        let mut plan = diff::plan(wanted, &found, &self.families, self.min_capacity);
+        for (family, table) in &hidden {
+            self.keep_standing_hooks(&mut plan, *family, table);
         }
-        let known = self.known.as_ref().ok_or(DataplaneError::Unknown)?;
-        Ok(diff::plan(wanted, known, &self.families, self.min_capacity))
+        if hidden.is_empty() {
+            self.known = Some(found);
+        }
+        Ok(plan)
+    }
+
+    /// Looks at the kernel. A table that native nft rules hide is taken for empty: its chains are then written anew in one
+    /// transaction, which changes nothing for packets, and the host is not left open because of somebody else's rule.
+    fn look(&mut self) -> Result<(Found, HiddenTables), DataplaneError> {
+        let mut found = Found::default();
+        let mut hidden = HiddenTables::new();
+        for family in self.families.clone() {
+            let (tables, names) = read_tables(self.backend, family)?;
+            found.tables.insert(family, tables);
+            hidden.extend(names.into_iter().map(|name| (family, name)));
+        }
+        found.sets = self.known_sets();
+        Ok((found, hidden))
+    }
+
+    /// In a table that cannot be shown a rule can still be asked for: one that stands is not written a second time.
+    fn keep_standing_hooks(&self, plan: &mut Plan, family: Family, table: &str) {
+        let Some(edits) = plan.families.get_mut(&family) else {
+            return;
+        };
+        if let Some(lines) = edits.edits.get_mut(table) {
+            lines.retain(|line| {
+                save::hook_of(line)
+                    .is_none_or(|(chain, rule)| !self.stands(family, table, chain, rule))
+            });
+        }
+    }
+
+    fn stands(&self, family: Family, table: &str, chain: &str, rule: &str) -> bool {
+        let Ok(mut tables) = iptables::new(family == Family::V6) else {
+            return false;
+        };
+        tables.cmd = match (self.backend, family) {
+            (Backend::Nft, Family::V4) => "iptables-nft",
+            (Backend::Nft, Family::V6) => "ip6tables-nft",
+            (Backend::Legacy, Family::V4) => "iptables-legacy",
+            (Backend::Legacy, Family::V6) => "ip6tables-legacy",
+        };
+        // The tool gives up at the first rule it cannot show; ours stands before it or is put there.
+        tables.exists(table, chain, rule).unwrap_or(false)
     }
 
     /// Sets that somebody holds are tried again with the next change; until then they are no difference.
@@ -161,13 +212,10 @@ impl Dataplane for Iptables {
     }
 
     fn read(&mut self) -> Result<Found, DataplaneError> {
-        let mut found = Found::default();
-        for family in self.families.clone() {
-            found
-                .tables
-                .insert(family, read_tables(self.backend, family)?);
+        let (found, hidden) = self.look()?;
+        if let Some((_, table)) = hidden.into_iter().next() {
+            return Err(DataplaneError::Incompatible(table));
         }
-        found.sets = self.known_sets();
         self.known = Some(found.clone());
         Ok(found)
     }
@@ -268,15 +316,33 @@ pub fn cleanup_all(dry_run: bool) -> Result<Vec<String>, DataplaneError> {
     result.map(|()| lines)
 }
 
+/// The tables that the tool can show, and the names of those of ours that it cannot.
 fn read_tables(
     backend: Backend,
     family: Family,
-) -> Result<BTreeMap<String, FoundTable>, DataplaneError> {
-    let text = run(&backend.tool(family, "save"), &[], "")?;
-    match save::incompatible_table(&text) {
-        Some(table) => Err(DataplaneError::Incompatible(table)),
-        None => Ok(save::parse_tables(&text)),
+) -> Result<(BTreeMap<String, FoundTable>, Vec<String>), CommandError> {
+    let tool = backend.tool(family, "save");
+    match run(&tool, &[], "") {
+        Err(error) if error.is_unreadable_rule() => {}
+        other => {
+            let text = other?;
+            return Ok((save::parse_tables(&text), save::incompatible_tables(&text)));
+        }
     }
+    // One by one: a rule that ends the tool is in one of them, or in a table that is not of ours.
+    let mut tables = BTreeMap::new();
+    let mut hidden = Vec::new();
+    for table in Table::ALL {
+        match run(&tool, &["-t", table.name()], "") {
+            Err(error) if error.is_unreadable_rule() => hidden.push(table.name().to_owned()),
+            other => {
+                let text = other?;
+                tables.extend(save::parse_tables(&text));
+                hidden.extend(save::incompatible_tables(&text));
+            }
+        }
+    }
+    Ok((tables, hidden))
 }
 
 /// Reads our sets only: a set of somebody else may be huge, or of a type this tool does not know.

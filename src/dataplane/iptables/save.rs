@@ -53,15 +53,28 @@ fn add_rule(table: &mut FoundTable, rule: &str) {
     }
 }
 
-/// A table of those we use that the tool says it cannot show. It ends with success all the same.
-pub fn incompatible_table(text: &str) -> Option<String> {
+/// Those tables of ours that the tool says it cannot show. It ends with success all the same.
+pub fn incompatible_tables(text: &str) -> Vec<String> {
     let lines = text
         .lines()
         .filter(|l| l.starts_with('#') && l.contains("is incompatible, use 'nft' tool"));
-    let mut names = lines.filter_map(|l| l.split(['`', '\'']).nth(1));
-    names
-        .find(|name| crate::compile::Table::ALL.iter().any(|t| t.name() == *name))
-        .map(str::to_owned)
+    let names = lines.filter_map(|l| l.split(['`', '\'']).nth(1));
+    let ours = |name: &&str| crate::compile::Table::ALL.iter().any(|t| t.name() == *name);
+    names.filter(ours).map(str::to_owned).collect()
+}
+
+/// The built-in chain and the rule of a line that adds a rule there.
+pub fn hook_of(line: &str) -> Option<(&str, &str)> {
+    let (command, rest) = line.split_once(' ')?;
+    let (chain, rule) = rest.split_once(' ')?;
+    if !BUILT_IN.contains(&chain) {
+        return None;
+    }
+    match command {
+        "-A" => Some((chain, rule)),
+        "-I" => Some((chain, rule.split_once(' ')?.1)),
+        _ => None,
+    }
 }
 
 /// Sets of ours by name.
