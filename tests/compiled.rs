@@ -10,7 +10,7 @@ use moat::calc::{Host, compute};
 use moat::compile::{Options, compile};
 use moat::config::{Input, Settings, load};
 use moat::dataplane::links::{Link, Links};
-use moat::verdict::{Conntrack, Packet, Path, decide};
+use moat::verdict::{Conntrack, Packet, Path, Traffic, decide, prune};
 use proptest::prelude::*;
 
 fn settings() -> Settings {
@@ -288,6 +288,13 @@ proptest! {
             let verdict = decide(&policy, &packet, path);
             let passes = machine::passes(&ruleset, &packet, path);
             prop_assert_eq!(passes, verdict.allow, "{:?} {:?}\n{:#?}", packet, path, verdict.trace);
+            let traffic = Traffic {
+                proto: packet.proto,
+                dport: packet.dport,
+                original_dport: packet.original.map_or(packet.dport, |(_, port)| port),
+            };
+            let pruned = decide(&prune(&policy, traffic), &packet, path);
+            prop_assert_eq!(pruned.allow, verdict.allow, "pruned for {:?}: {:?} {:?}", traffic, packet, path);
         }
     }
 }

@@ -165,6 +165,48 @@ pub const PARAMS: &[Param] = &[
         "\"Info\"",
         "The least severity of log lines.",
     ),
+    host(
+        "existingConnections",
+        Kind::Choice(&["reevaluate", "keep"]),
+        "\"reevaluate\"",
+        "Whether connections that a changed policy denies are cut or kept until they end by themselves.",
+    ),
+    felix(
+        "prometheusMetricsEnabled",
+        Kind::Bool,
+        "false",
+        "Whether metrics are served over HTTP, as /metrics.",
+    ),
+    felix(
+        "prometheusMetricsHost",
+        Kind::Address,
+        "\"127.0.0.1\"",
+        "The address on which metrics are served.",
+    ),
+    felix(
+        "prometheusMetricsPort",
+        Kind::Port,
+        "9091",
+        "The TCP port on which metrics are served.",
+    ),
+    felix(
+        "healthEnabled",
+        Kind::Bool,
+        "false",
+        "Whether /liveness and /readiness are served over HTTP.",
+    ),
+    felix(
+        "healthHost",
+        Kind::Address,
+        "\"127.0.0.1\"",
+        "The address on which /liveness and /readiness are served.",
+    ),
+    felix(
+        "healthPort",
+        Kind::Port,
+        "9099",
+        "The TCP port on which /liveness and /readiness are served.",
+    ),
     felix(
         "maxIpsetSize",
         Kind::Count,

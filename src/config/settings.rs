@@ -1,5 +1,6 @@
 //! The settings as typed values.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +54,20 @@ pub struct Settings {
     pub iptables_refresh_interval: Duration,
     /// The least severity that is logged.
     pub log_severity_screen: Severity,
+    /// What becomes of connections that a changed policy denies.
+    pub existing_connections: ExistingConnections,
+    /// Whether metrics are served.
+    pub prometheus_metrics_enabled: bool,
+    /// Where metrics are served.
+    pub prometheus_metrics_host: IpAddr,
+    /// Where metrics are served.
+    pub prometheus_metrics_port: u16,
+    /// Whether liveness and readiness are served.
+    pub health_enabled: bool,
+    /// Where liveness and readiness are served.
+    pub health_host: IpAddr,
+    /// Where liveness and readiness are served.
+    pub health_port: u16,
     /// Most members an IP set may have.
     pub max_ipset_size: u32,
 }
@@ -67,6 +82,16 @@ pub enum IptablesBackend {
     Nft,
     /// `iptables-legacy`.
     Legacy,
+}
+
+/// Values of `existingConnections`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExistingConnections {
+    /// Those that the new policy denies are cut.
+    Reevaluate,
+    /// They go on until they end by themselves.
+    Keep,
 }
 
 /// Values of `chainInsertMode`.

@@ -135,7 +135,9 @@ fn defaults() {
         "ipv6Support": true,
         "iptablesRefreshInterval": "180s",
         "logSeverityScreen": "Info",
-        "maxIpsetSize": 1048576,
+        "existingConnections": "reevaluate", "prometheusMetricsEnabled": false,
+            "prometheusMetricsHost": "127.0.0.1", "prometheusMetricsPort": 9091, "healthEnabled": false,
+            "healthHost": "127.0.0.1", "healthPort": 9099, "maxIpsetSize": 1048576,
     });
     assert_eq!(serde_json::to_value(&loaded.settings).unwrap(), expected);
     assert!(
@@ -260,13 +262,13 @@ fn felix_notes() {
     let mut host = Host::new();
     host.felix(
         "default",
-        json!({"healthEnabled": true, "bpfEnabled": false, "ipv6Support": null}),
+        json!({"wireguardEnabled": true, "bpfEnabled": false, "ipv6Support": null}),
     );
     host.felix("other", json!({}));
     assert_eq!(
         host.good().notes,
         [
-            "FelixConfiguration/default: moat does not use bpfEnabled, healthEnabled",
+            "FelixConfiguration/default: moat does not use bpfEnabled, wireguardEnabled",
             "FelixConfiguration/other has no effect: only `default` and `node.NAME` are used",
         ]
     );
@@ -321,7 +323,7 @@ fn positions_and_suggestions() {
     let host = Host::with(
         "statedir = '/x'\n\
          ipv6Suport = true\n\
-         healthPort = 9\n\
+         wireguardMTU = 9\n\
          [logging]\n\
          level = 'x'\n",
     );
@@ -334,7 +336,7 @@ fn positions_and_suggestions() {
         [
             "moat.toml:1:1: statedir: unknown setting (did you mean `stateDir`?)",
             "moat.toml:2:1: ipv6Suport: unknown setting (did you mean `ipv6Support`?)",
-            "moat.toml:3:1: healthPort: unknown setting (`moatctl config show` lists all settings)",
+            "moat.toml:3:1: wireguardMTU: unknown setting (`moatctl config show` lists all settings)",
             "moat.toml:4:2: logging: unknown setting \
              (there are no sections: all settings stand at the top level)",
             "moat.d/a.toml:3:3: policyDirs: `b` is not an absolute path",

@@ -1,5 +1,6 @@
 //! The kinds of values. Each turns every accepted spelling into one canonical JSON value.
 
+use std::net::IpAddr;
 use std::path::{Component, Path};
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ pub enum Kind {
     Duration,
     /// A number from 1 to 4294967295.
     Count,
+    /// An IP address, or `localhost`.
+    Address,
+    /// A port number.
+    Port,
 }
 
 /// The kernel cuts log prefixes off after 29 characters; two are ours (`: `).
@@ -64,6 +69,8 @@ impl Kind {
             }
             Kind::Duration => "time like \"90s\" or \"1m30s\", or seconds".into(),
             Kind::Count => "number from 1 to 4294967295".into(),
+            Kind::Address => "IP address, or \"localhost\"".into(),
+            Kind::Port => "number from 1 to 65535".into(),
         }
     }
 
@@ -85,6 +92,8 @@ impl Kind {
             Kind::LogPrefix => text(value, "a text").and_then(log_prefix),
             Kind::Duration => duration::parse(value).map(|time| duration::text(time).into()),
             Kind::Count => count(value),
+            Kind::Address => text(value, "an address").and_then(address),
+            Kind::Port => port(value),
         }
     }
 }
@@ -225,6 +234,25 @@ fn count(value: &Value) -> Result<Value, Bad> {
         .filter(|n| *n > 0)
         .map(Value::from)
         .ok_or_else(|| Bad::new(format!("`{value}` is not a number from 1 to {}", u32::MAX)))
+}
+
+fn address(text: &str) -> Result<Value, Bad> {
+    if text == "localhost" {
+        return Ok("127.0.0.1".into());
+    }
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_string().into()),
+        Err(_) => Err(Bad::new(format!("`{text}` is not an IP address"))
+            .help("names are not looked up; `0.0.0.0` and `::` mean every address")),
+    }
+}
+
+fn port(value: &Value) -> Result<Value, Bad> {
+    whole(value)
+        .and_then(|n| u16::try_from(n).ok())
+        .filter(|n| *n > 0)
+        .map(Value::from)
+        .ok_or_else(|| Bad::new(format!("`{value}` is not a port from 1 to {}", u16::MAX)))
 }
 
 /// Marks are shown in hexadecimal.

@@ -1,10 +1,13 @@
 //! Backends that print a ruleset, compare it with the kernel and apply the difference; and the links of the host.
 
 mod command;
+pub mod conntrack;
 pub mod events;
 pub mod iptables;
 pub mod links;
 mod plan;
+pub mod route;
+pub mod sockets;
 
 pub use command::CommandError;
 pub use plan::{Changed, FamilyPlan, Found, FoundRule, FoundSet, FoundTable, Plan};

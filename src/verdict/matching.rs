@@ -58,11 +58,11 @@ fn side_matches(
         port.is_some_and(|p| ranges.iter().any(|r| r.contains(p)))
     };
     let any_port = side.ports.is_empty() && side.named.is_empty();
-    (side.nets.is_empty() || side.nets.iter().any(|n| n.contains(&addr)))
+    (any_port || in_ranges(&side.ports) || side.named.iter().any(in_named))
+        && (side.nets.is_empty() || side.nets.iter().any(|n| n.contains(&addr)))
         && !side.not_nets.iter().any(|n| n.contains(&addr))
         && side.sets.iter().all(in_set)
         && !side.not_sets.iter().any(in_set)
-        && (any_port || in_ranges(&side.ports) || side.named.iter().any(in_named))
         && !in_ranges(&side.not_ports)
         && !side.not_named.iter().any(in_named)
 }

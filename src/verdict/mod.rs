@@ -2,8 +2,10 @@
 //!
 //! Everything that renders policy for a kernel is judged against [`decide`].
 
+mod flows;
 mod matching;
 mod packet;
+mod prune;
 mod query;
 mod stages;
 
@@ -11,7 +13,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use flows::{FlowJudge, reversed};
 pub use packet::{Conntrack, Packet, Path};
+pub use prune::{Traffic, prune};
 pub use query::{Answer, Query, explain};
 pub use stages::is_ipv6_essential;
 

@@ -18,7 +18,8 @@ fn felix_spellings() {
             "interfacePrefix": "cali,tap", "interfaceExclude": "none", "logPrefix": "none",
             "iptablesRefreshInterval": "1m30.5s", "logSeverityScreen": "debug", "ipv6Support": false,
             "failsafeInboundHostPorts": [{"protocol": "TCP", "port": 22, "net": "10.1.2.3/8"}],
-            "failsafeOutboundHostPorts": [],
+            "failsafeOutboundHostPorts": [], "healthEnabled": true, "healthHost": "localhost",
+            "prometheusMetricsHost": "::", "prometheusMetricsPort": 9191,
         }),
     );
     let s = host.good().settings;
@@ -36,6 +37,8 @@ fn felix_spellings() {
         "tcp:10.0.0.0/8:22"
     );
     assert!(s.failsafe_outbound_host_ports.is_empty());
+    assert!(s.health_enabled && s.health_host.is_loopback() && !s.prometheus_metrics_enabled);
+    assert!(s.prometheus_metrics_host.is_unspecified() && s.prometheus_metrics_port == 9191);
 }
 
 #[test]
@@ -101,6 +104,10 @@ fn bad_values() {
         ("iptablesRefreshInterval = '9000h'", "over a year"),
         ("iptablesRefreshInterval = nan", "not a time"),
         ("logSeverityScreen = 'Loud'", "none of Trace, Debug"),
+        ("existingConnections = 'cut'", "none of reevaluate, keep"),
+        ("healthPort = 0", "not a port from 1"),
+        ("prometheusMetricsPort = 65536", "not a port from 1"),
+        ("healthHost = 'web1'", "`web1` is not an IP address"),
         ("maxIpsetSize = 0", "not a number from 1"),
         ("maxIpsetSize = 1.5", "not a number from 1"),
         ("maxIpsetSize = 99999999999999999999", "not a number from 1"),
