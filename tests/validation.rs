@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use moat::api::yaml::{Node, Value, documents};
-use moat::api::{Issue, Parsed, parse_bytes, parse_value};
+use moat::api::{Issue, Parsed, parse_bytes, parse_document};
 
 /// No input may take longer, in a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -150,7 +150,7 @@ fn valid_resources_survive_storage() {
     let mut count = 0;
     for case in files().iter().flat_map(|file| cases(file)) {
         for resource in parse_bytes("f", &case.text).resources {
-            let stored = parse_value(&resource.raw, &resource.origin, &resource.rule_lines());
+            let stored = parse_document(&resource.raw, &resource.origin, &resource.rule_lines());
             let stored = stored.unwrap_or_else(|issues| panic!("{}: {issues:?}", case.place));
             assert!(stored.same_content(&resource), "{}", case.place);
             assert_eq!(

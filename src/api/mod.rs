@@ -1,6 +1,7 @@
 //! The `projectcalico.org/v3` resources: types, names, defaults, validation with positions.
 
 mod decode;
+mod document;
 mod emit;
 mod issue;
 mod kind;
@@ -14,7 +15,8 @@ mod types;
 pub mod yaml;
 
 pub use decode::MAX_ISSUES;
-pub use decode::{Parsed, RuleLines, parse_bytes, parse_value};
+pub use decode::{Parsed, RuleLines, parse_bytes, parse_document};
+pub use document::Document;
 pub use emit::to_yaml;
 pub use issue::{Issue, Severity, did_you_mean, nearest, shorten};
 pub use kind::UnknownKind;

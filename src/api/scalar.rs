@@ -1,6 +1,7 @@
 //! Scalars: what a piece of YAML text means under the YAML 1.2 core schema.
 
-use serde_json::{Map, Number, Value as Json};
+use serde::{Serialize, Serializer};
+use serde_json::Value as Json;
 
 use super::yaml::{Key, Node, Value};
 
@@ -93,30 +94,37 @@ fn is_float(digits: &str) -> bool {
         && exponent.is_none_or(|e| !e.is_empty() && all_digits(e))
 }
 
-impl Node {
-    /// The node as JSON. Numbers that JSON cannot hold (infinities, NaN) become their text.
-    pub fn to_json(&self) -> Json {
+/// As JSON. Numbers that JSON cannot hold (infinities, NaN) become their text.
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.value {
-            Value::Seq(items) => Json::Array(items.iter().map(Node::to_json).collect()),
-            Value::Map(entries) => Json::Object(
-                entries
-                    .iter()
-                    .map(|(key, node)| (key.name.clone(), node.to_json()))
-                    .collect::<Map<_, _>>(),
-            ),
-            Value::Scalar(scalar) => match scalar.plain() {
-                Plain::Null => Json::Null,
-                Plain::Bool(b) => Json::Bool(b),
-                Plain::Int(n) => {
-                    int(n).map_or_else(|| Json::String(scalar.text.clone()), Json::Number)
-                }
-                Plain::Float(f) => Number::from_f64(f)
-                    .map_or_else(|| Json::String(scalar.text.clone()), Json::Number),
-                Plain::Text => Json::String(scalar.text.clone()),
-            },
+            Value::Seq(items) => serializer.collect_seq(items),
+            Value::Map(entries) => {
+                serializer.collect_map(entries.iter().map(|(key, node)| (&key.name, node)))
+            }
+            Value::Scalar(scalar) => scalar.serialize(serializer),
         }
     }
+}
 
+impl Serialize for Scalar {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.plain() {
+            Plain::Null => serializer.serialize_unit(),
+            Plain::Bool(b) => serializer.serialize_bool(b),
+            Plain::Int(n) => match (i64::try_from(n), u64::try_from(n)) {
+                (Ok(n), _) => serializer.serialize_i64(n),
+                (_, Ok(n)) => serializer.serialize_u64(n),
+                // As every reader of JSON takes a number of that size.
+                _ => serializer.serialize_f64(n as f64),
+            },
+            Plain::Float(f) if f.is_finite() => serializer.serialize_f64(f),
+            Plain::Float(_) | Plain::Text => serializer.serialize_str(&self.text),
+        }
+    }
+}
+
+impl Node {
     /// JSON as a tree without positions.
     pub fn from_json(json: &Json) -> Node {
         let scalar = |text: String, is_plain| {
@@ -144,14 +152,6 @@ impl Node {
             value,
         }
     }
-}
-
-fn int(n: i128) -> Option<Number> {
-    i64::try_from(n)
-        .map(Number::from)
-        .or_else(|_| u64::try_from(n).map(Number::from))
-        .ok()
-        .or_else(|| Number::from_f64(n as f64))
 }
 
 fn key(name: &str) -> Key {

@@ -136,7 +136,13 @@ fn labels_that_impersonate_are_stripped() {
                 spec: {node: n, interfaceName: eth0}";
     let r = only(text);
     assert_eq!(r.meta.labels.keys().collect::<Vec<_>>(), ["role"]);
-    assert_eq!(r.raw["metadata"]["labels"].as_object().unwrap().len(), 5);
+    assert_eq!(
+        r.raw.value()["metadata"]["labels"]
+            .as_object()
+            .unwrap()
+            .len(),
+        5
+    );
 }
 
 #[test]
@@ -241,13 +247,48 @@ fn same_content_sees_values_and_places() {
 }
 
 #[test]
+fn same_content_does_not_mind_the_order_of_fields() {
+    let a = of_kind("GlobalNetworkSet", "spec: {nets: [1.1.1.1, 2.2.2.2]}");
+    let reordered = only(
+        "spec: {nets: [1.1.1.1, 2.2.2.2]}\nmetadata: {name: a}\nkind: GlobalNetworkSet\napiVersion: projectcalico.org/v3\n",
+    );
+    let other = of_kind("GlobalNetworkSet", "spec: {nets: [2.2.2.2, 1.1.1.1]}");
+    let as_in_a = |r: Resource| Resource {
+        origin: a.origin.clone(),
+        ..r
+    };
+    assert_ne!(a.raw, reordered.raw);
+    assert!(a.same_content(&as_in_a(reordered)));
+    assert!(!a.same_content(&as_in_a(other)));
+}
+
+#[test]
+fn documents_are_compact_json() {
+    let text = "{apiVersion: projectcalico.org/v3, kind: IPAMHandle, metadata: {name: a},\n\
+                spec: {handleID: \"q\\\"\\n\\u0001ü\", block: {a: 0x1F}}}";
+    let document = only(text).raw;
+    assert!(
+        document
+            .text()
+            .ends_with(r#""spec":{"handleID":"q\"\n\u0001ü","block":{"a":31}}}"#)
+    );
+    assert_eq!(Document::from(&document.value()), document);
+    let embedded = serde_json::to_string(&document).unwrap();
+    assert_eq!(embedded, document.text());
+    assert_eq!(
+        serde_json::from_str::<Document>(&embedded).unwrap(),
+        document
+    );
+}
+
+#[test]
 fn stored_json_that_is_wrong_is_refused() {
     let origin = Origin {
         file: "key".into(),
         line: 0,
     };
     let raw = serde_json::json!({"apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": "A"}});
-    let issues = parse_value(&raw, &origin, &RuleLines::default()).unwrap_err();
+    let issues = parse_document(&Document::from(&raw), &origin, &RuleLines::default()).unwrap_err();
     assert!(
         issues[0]
             .to_string()
@@ -267,7 +308,7 @@ fn scalars_of_the_core_schema() {
         null, null, true, false, 31, 15, -12, 3, 1.5, 1000.0, 0.5, "-.inf", "yes", "0b1", "1_000",
         "12:30", "1", "1", 1.0, ""
     ]);
-    assert_eq!(documents[0].to_json(), expected);
+    assert_eq!(serde_json::to_value(&documents[0]).unwrap(), expected);
 }
 
 #[test]

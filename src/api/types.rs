@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::document::Document;
 use super::net::{Family, Port, Protocol};
 use crate::selector::Selector;
 
@@ -67,8 +68,8 @@ impl fmt::Display for ResourceId {
 /// Where a resource was read: a file and the 1-based line at which its document (or list item) starts; or a datastore key (line 0).
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
-    /// File path as it was found, or key.
-    pub file: String,
+    /// File path as it was found, or key; shared by all resources of the file.
+    pub file: Arc<str>,
     /// 1-based line, 0 when lines mean nothing.
     pub line: u32,
 }
@@ -105,8 +106,8 @@ pub struct Resource {
     pub meta: Arc<Metadata>,
     /// The typed specification.
     pub spec: Spec,
-    /// The document as it was given (JSON form), for `get`, the snapshot and comparison.
-    pub raw: Arc<serde_json::Value>,
+    /// The document as it was given, for `get`, the snapshot and comparison.
+    pub raw: Document,
     /// Where it came from.
     pub origin: Origin,
 }
@@ -171,6 +172,8 @@ pub struct WorkloadEndpoint {
     pub profiles: Vec<String>,
     /// Named ports.
     pub ports: Vec<EndpointPort>,
+    /// The service account it runs as, else empty.
+    pub service_account: String,
 }
 
 /// facts 1.3 and 1.4: the common form of GlobalNetworkPolicy and NetworkPolicy, defaults filled in.

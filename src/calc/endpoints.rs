@@ -72,14 +72,11 @@ pub fn labels<'a>(
     if !resource.id.namespace.is_empty() {
         labels.insert(NAMESPACE.to_owned(), resource.id.namespace.clone());
     }
-    if resource.id.kind == Kind::WorkloadEndpoint {
-        let account = resource
-            .raw
-            .pointer("/spec/serviceAccountName")
-            .and_then(|v| v.as_str());
-        if let Some(name) = account.filter(|n| !n.is_empty() && n.len() < 63) {
-            labels.insert(SERVICE_ACCOUNT.to_owned(), name.to_owned());
-        }
+    if let Spec::WorkloadEndpoint(e) = &resource.spec
+        && !e.service_account.is_empty()
+        && e.service_account.len() < 63
+    {
+        labels.insert(SERVICE_ACCOUNT.to_owned(), e.service_account.clone());
     }
     for parent in parents(resource) {
         for (label, value) in inherited(&parent).into_iter().flatten() {

@@ -253,7 +253,7 @@ fn lint_endpoint(
 fn warn(resource: &Resource, line: u32, path: &str, value: Option<&str>, message: &str) -> Issue {
     Issue {
         severity: Severity::Warning,
-        file: resource.origin.file.clone(),
+        file: resource.origin.file.to_string(),
         line,
         column: 1,
         object: Some(resource.id.clone()),

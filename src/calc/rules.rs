@@ -91,7 +91,7 @@ pub fn absent_profile(name: &str) -> RuleLists {
         },
         tier: String::new(),
         origin: Origin {
-            file: file.to_owned(),
+            file: file.into(),
             line: 0,
         },
         ingress: vec![rule.clone()],

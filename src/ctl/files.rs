@@ -81,7 +81,7 @@ pub fn read(global: &Global, filenames: &[PathBuf]) -> Result<Inspected, Failure
 fn duplicate(resource: &Resource, first: &Resource) -> Issue {
     Issue {
         severity: Severity::Error,
-        file: resource.origin.file.clone(),
+        file: resource.origin.file.to_string(),
         line: resource.origin.line,
         column: 1,
         object: Some(resource.id.clone()),

@@ -118,7 +118,7 @@ impl Daemon<'_> {
             .collect();
         let found: Vec<serde_json::Value> = found
             .iter()
-            .map(|r| serde_json::json!({"resource": &*r.raw, "origin": r.origin.to_string()}))
+            .map(|r| serde_json::json!({"resource": &r.raw, "origin": r.origin.to_string()}))
             .collect();
         Ok(serde_json::Value::Array(found))
     }

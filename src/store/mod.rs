@@ -276,7 +276,7 @@ impl Store {
         };
         let issue = |loser: &crate::api::Origin| Issue {
             severity: Severity::Error,
-            file: loser.file.clone(),
+            file: loser.file.to_string(),
             line: loser.line,
             column: 0,
             object: Some(id.clone()),

@@ -1,11 +1,8 @@
 //! The form in which the store is saved: every object as it was given, to be validated again when it is read back.
 
-use std::sync::Arc;
+use serde::{Deserialize, Serialize};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
-
-use crate::api::{self, Issue, Origin, Resource, RuleLines};
+use crate::api::{self, Document, Issue, Origin, Resource, RuleLines};
 
 /// The content held of all files.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -29,20 +26,11 @@ pub struct SavedFile {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SavedObject {
     /// The document as it was given.
-    #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
-    pub raw: Arc<Value>,
+    pub raw: Document,
     /// Where it was.
     pub origin: Origin,
     /// The lines of its rules.
     pub rule_lines: RuleLines,
-}
-
-fn write_shared<S: Serializer>(raw: &Arc<Value>, serializer: S) -> Result<S::Ok, S::Error> {
-    raw.as_ref().serialize(serializer)
-}
-
-fn read_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Arc::new)
 }
 
 pub(super) fn save(source: &str, path: &str, held: &[Resource]) -> SavedFile {
@@ -63,7 +51,7 @@ pub(super) fn restore(file: SavedFile) -> (Vec<Resource>, Vec<Issue>) {
     let mut resources = Vec::new();
     let mut issues = Vec::new();
     for object in file.objects {
-        match api::parse_value(&object.raw, &object.origin, &object.rule_lines) {
+        match api::parse_document(&object.raw, &object.origin, &object.rule_lines) {
             Ok(resource) => resources.push(resource),
             Err(mut errors) => issues.append(&mut errors),
         }

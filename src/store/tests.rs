@@ -69,7 +69,8 @@ fn told(changes: &Changes) -> String {
 /// `name=net@file` of everything in force.
 fn view(store: &Store) -> String {
     let one = |r: &Resource| {
-        let net = r.raw["spec"]["nets"][0].as_str().unwrap_or_default();
+        let raw = r.raw.value();
+        let net = raw["spec"]["nets"][0].as_str().unwrap_or_default();
         format!("{}={net}@{}", r.id.name, r.origin.file)
     };
     store.resources().map(one).collect::<Vec<_>>().join(" ")
@@ -238,7 +239,7 @@ fn a_seed_is_validated_again_and_never_overrides_a_source() {
     let mut bed = Bed::new();
     bed.apply(vec![sets("a", &["x", "y"]), sets("b", &["z"])]);
     let mut saved = bed.0.saved();
-    saved.files[0].objects[1].raw = Arc::new(json!({"kind": "Nonsense"}));
+    saved.files[0].objects[1].raw = api::Document::from(&json!({"kind": "Nonsense"}));
     let mut store = Store::new();
     store.apply("dir", vec![sets("b", &["z=10.7.0.0/16"])]);
     assert_eq!(told(&store.seed(saved)), "+x");

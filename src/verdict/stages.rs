@@ -210,7 +210,7 @@ impl Stage<'_> {
                 policy: Some(lists.id.to_string()),
                 rule: Some(rule.index),
                 action: format!("{:?}", rule.action).to_lowercase(),
-                file: Some(lists.origin.file.clone()),
+                file: Some(lists.origin.file.to_string()),
                 line: if rule.line > 0 { Some(rule.line) } else { None },
                 why: format!("{} rule {} matches", direction.word(), rule.index),
             });
@@ -223,7 +223,7 @@ impl Stage<'_> {
             policy: Some(lists.id.to_string()),
             rule: None,
             action: "none".to_owned(),
-            file: Some(lists.origin.file.clone()),
+            file: Some(lists.origin.file.to_string()),
             line: (lists.origin.line > 0).then_some(lists.origin.line),
             why: format!("no {} rule decides the packet", direction.word()),
         });

@@ -79,13 +79,12 @@ fn port(at: &At<'_>, workload: bool) -> Option<EndpointPort> {
 }
 
 /// Fields of a WorkloadEndpoint that policy does not use.
-const UNUSED: [(&str, Ty); 11] = [
+const UNUSED: [(&str, Ty); 10] = [
     ("orchestrator", Ty::Name),
     ("workload", Ty::Text),
     ("containerID", Ty::Text),
     ("pod", Ty::Name),
     ("endpoint", Ty::Text),
-    ("serviceAccountName", Ty::Name),
     (
         "ipNATs",
         Ty::List(&Ty::Fields(&[
@@ -127,6 +126,7 @@ pub fn workload(at: &At<'_>) -> Option<Spec> {
     let allow_spoofed = fields.list("allowSpoofedSourcePrefixes", MAX_ITEMS, read::masked_net);
     let profiles = fields.list("profiles", MAX_ITEMS, read::name);
     let ports = fields.list("ports", MAX_ITEMS, |at| port(at, true));
+    let service_account = fields.opt("serviceAccountName", read::name);
     schema::check_fields(&fields, &UNUSED);
     fields.finish();
     check_name(at);
@@ -137,6 +137,7 @@ pub fn workload(at: &At<'_>) -> Option<Spec> {
         allow_spoofed,
         profiles,
         ports,
+        service_account: service_account.unwrap_or_default(),
     })))
 }
 

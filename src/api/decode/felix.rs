@@ -276,7 +276,9 @@ pub fn decode(at: &At<'_>, name: &str) -> Option<Spec> {
     let fields = Fields::of(at)?;
     let mut values = BTreeMap::new();
     let mut keep = |name: &'static str, ty: &Ty| {
-        let value = fields.opt(name, |at| schema::check(at, ty).map(|()| at.node.to_json()));
+        let value = fields.opt(name, |at| {
+            schema::check(at, ty).and_then(|()| serde_json::to_value(at.node).ok())
+        });
         if let Some(value) = value {
             values.insert(name.to_owned(), value);
         }

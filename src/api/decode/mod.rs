@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use self::at::{At, Fields, Message, Sink};
 pub use self::sink::MAX_ISSUES;
+use super::document::Document;
 use super::issue::{Issue, Severity, shorten};
 use super::types::{Kind, Origin, Resource, ResourceId, Spec};
 use super::yaml::{self, Key, Node, Value};
@@ -62,7 +63,7 @@ pub fn parse_bytes(file: &str, bytes: &[u8]) -> Parsed {
     let sink = Sink::new(file);
     let (documents, error) = yaml::documents(bytes);
     let mut batch = Batch {
-        file,
+        file: file.into(),
         sink: &sink,
         resources: Vec::new(),
         seen: HashMap::new(),
@@ -85,17 +86,17 @@ pub fn parse_bytes(file: &str, bytes: &[u8]) -> Parsed {
     }
 }
 
-/// Decodes a resource that was stored as JSON ([`Resource::raw`], [`Resource::origin`], [`Resource::rule_lines`]).
+/// Decodes a resource that was stored ([`Resource::raw`], [`Resource::origin`], [`Resource::rule_lines`]).
 ///
 /// # Errors
 /// The errors that make it invalid. Warnings are left out: they were told when it was first read.
-pub fn parse_value(
-    raw: &serde_json::Value,
+pub fn parse_document(
+    document: &Document,
     origin: &Origin,
     lines: &RuleLines,
 ) -> Result<Resource, Vec<Issue>> {
     let sink = Sink::new(&origin.file);
-    let mut node = Node::from_json(raw);
+    let mut node = Node::from_json(&document.value());
     node.line = origin.line;
     set_rule_lines(&mut node, lines);
     let resource = resource(&At::root(&node, &sink), origin.clone());
@@ -106,7 +107,7 @@ pub fn parse_value(
         .collect();
     match resource {
         Some(resource) if issues.is_empty() => Ok(Resource {
-            raw: Arc::new(raw.clone()),
+            raw: document.clone(),
             ..resource
         }),
         _ => Err(issues),
@@ -159,18 +160,18 @@ impl Resource {
 
     /// Whether both say the same and come from the same place.
     pub fn same_content(&self, other: &Resource) -> bool {
-        self.id == other.id && self.origin == other.origin && self.raw == other.raw
+        self.id == other.id && self.origin == other.origin && self.raw.says_the_same(&other.raw)
     }
 
     /// The resource as a YAML document, as it was given.
     pub fn to_yaml(&self) -> String {
-        super::emit::to_yaml(&self.raw)
+        super::emit::to_yaml(&self.raw.value())
     }
 }
 
 /// The resources of one text.
 struct Batch<'a> {
-    file: &'a str,
+    file: Arc<str>,
     sink: &'a Sink,
     resources: Vec<Resource>,
     seen: HashMap<ResourceId, u32>,
@@ -232,7 +233,7 @@ impl Batch<'_> {
 
     fn resource(&mut self, node: &Node) {
         let origin = Origin {
-            file: self.file.to_owned(),
+            file: self.file.clone(),
             line: node.line,
         };
         let at = At::root(node, self.sink);
@@ -313,7 +314,7 @@ fn resource(at: &At<'_>, origin: Origin) -> Option<Resource> {
         id: id?,
         meta: Arc::new(meta?),
         spec: spec?,
-        raw: Arc::new(at.node.to_json()),
+        raw: Document::of(at.node).ok()?,
         origin,
     })
 }
