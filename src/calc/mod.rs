@@ -5,6 +5,7 @@
 //! sets that those rules use have members.
 
 mod attach;
+mod changes;
 mod effective;
 mod endpoints;
 mod index;
@@ -16,6 +17,7 @@ mod sets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use changes::{HostChanges, Member, SetChange};
 pub use effective::{NAMESPACE, policy_selector};
 pub use lint::{lint_host, lint_resources, nodes};
 pub use model::*;

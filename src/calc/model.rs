@@ -5,24 +5,24 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::api::{Action, Family, Icmp, Origin, PortRange, Protocol, ResourceId};
 pub use crate::config::Failsafe;
 
-/// Identity of an IP set: what it contains, not how it is stored. Displayed text is unique and deterministic.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+/// Identity of an IP set: what it contains, not how it is stored. Its debug text is unique and deterministic. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SetId {
     /// Addresses of the endpoints and network sets that a selector (canonical text) matches.
-    Selector(String),
+    Selector(Arc<str>),
     /// Address, protocol and port of the endpoints' named ports.
     NamedPort {
         /// Canonical selector that the owners must match.
-        selector: String,
+        selector: Arc<str>,
         /// Only ports of this protocol.
         protocol: Option<Protocol>,
         /// Port name.
-        port: String,
+        port: Arc<str>,
     },
 }
 

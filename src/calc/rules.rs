@@ -173,7 +173,7 @@ fn side(id: &ResourceId, entity: &Entity, protocol: Option<Protocol>, used: &mut
 }
 
 fn selector_set(selector: &Selector, used: &mut UsedSets) -> SetId {
-    let id = SetId::Selector(selector.canonical().to_owned());
+    let id = SetId::Selector(selector.canonical().into());
     used.insert(id.clone(), selector.clone());
     id
 }
@@ -191,9 +191,9 @@ fn split_ports(
             Port::Range(range) => ranges.push(*range),
             Port::Named(name) => {
                 let id = SetId::NamedPort {
-                    selector: scope.canonical().to_owned(),
+                    selector: scope.canonical().into(),
                     protocol,
-                    port: name.clone(),
+                    port: name.as_str().into(),
                 };
                 used.insert(id.clone(), scope.clone());
                 named.push(id);

@@ -153,7 +153,7 @@ impl SetIndex {
                 for p in holder
                     .ports
                     .iter()
-                    .filter(|p| p.name == *port && protocol.is_none_or(|x| x == p.protocol))
+                    .filter(|p| *p.name == **port && protocol.is_none_or(|x| x == p.protocol))
                 {
                     for net in &holder.nets {
                         changed |=

@@ -79,7 +79,7 @@ pub fn set_prefix(family: Family) -> &'static str {
 /// The set of a selector or named port.
 pub fn set(id: &SetId, family: Family) -> String {
     let readable = match id {
-        SetId::Selector(selector) => selector.clone(),
+        SetId::Selector(selector) => selector.to_string(),
         SetId::NamedPort { port, .. } => format!("port.{port}"),
     };
     hashed(set_prefix(family), &readable, &format!("{id:?}"), SET_MAX)

@@ -245,7 +245,7 @@ impl Compiler<'_> {
             None => (SetKind::Nets, BTreeSet::new()),
         };
         let note = match id {
-            SetId::Selector(selector) => selector.clone(),
+            SetId::Selector(selector) => selector.to_string(),
             SetId::NamedPort { selector, port, .. } => format!("port {port} of {selector}"),
         };
         self.add_set(&name, kind, members, &note);

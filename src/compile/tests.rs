@@ -37,7 +37,7 @@ fn default_settings() -> Settings {
 fn names_are_readable() {
     let chain = names::rules_chain(&policy("allow-web"), Direction::Ingress);
     assert!(chain.starts_with("moat-pi-allow-web-"), "{chain}");
-    let set = names::set(&SetId::Selector("role == \"db\"".to_owned()), Family::V6);
+    let set = names::set(&SetId::Selector("role == \"db\"".into()), Family::V6);
     assert!(set.starts_with("moat6-role-db-"), "{set}");
     assert_eq!(names::chain("moat-fi-", "eth0"), "moat-fi-eth0");
 }
@@ -110,7 +110,7 @@ proptest! {
             prop_assert!(names::chain(prefix, &name).len() <= 28);
         }
         for family in Family::ALL {
-            let set = names::set(&SetId::Selector(selector.clone()), family);
+            let set = names::set(&SetId::Selector(selector.as_str().into()), family);
             prop_assert!(set.len() <= 31, "{}", set);
             prop_assert!(set.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'));
         }
