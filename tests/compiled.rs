@@ -286,7 +286,7 @@ proptest! {
                 continue;
             }
             let verdict = decide(&policy, &packet, path);
-            let passes = machine::passes(&ruleset, &packet, path);
+            let passes = machine::passes(&ruleset, &policy, &packet, path);
             prop_assert_eq!(passes, verdict.allow, "{:?} {:?}\n{:#?}", packet, path, verdict.trace);
             let traffic = Traffic {
                 proto: packet.proto,

@@ -29,7 +29,7 @@ impl Compiler<'_> {
             let chain = self.workload_chain(iface, ep, direction);
             rules.push(KRule::new(
                 vec![on_iface(direction.opposite(), iface)],
-                Target::Goto(chain),
+                Target::Goto(chain.into()),
                 ep.id.to_string(),
             ));
         }
@@ -77,7 +77,7 @@ impl Compiler<'_> {
         {
             let chain = self.host_chain(ep, category, direction);
             governs |= chain.is_some();
-            let target = chain.map_or(Target::Return, Target::Goto);
+            let target = chain.map_or(Target::Return, |c| Target::Goto(c.into()));
             for iface in &ep.attach.interfaces {
                 rules.push(KRule::new(
                     vec![on_iface(direction, iface)],
@@ -109,7 +109,11 @@ impl Compiler<'_> {
                     ));
                 }
             }
-            rules.push(KRule::new(vec![], Target::Goto(chain), endpoint_note(ep)));
+            rules.push(KRule::new(
+                vec![],
+                Target::Goto(chain.into()),
+                endpoint_note(ep),
+            ));
             governs = true;
         }
         if governs {
@@ -143,7 +147,7 @@ impl Compiler<'_> {
                 let matches = vec![Match::Net(end, (*address).into(), false)];
                 rules.push(KRule::new(
                     matches,
-                    Target::Goto(chain.clone()),
+                    Target::Goto(chain.as_str().into()),
                     endpoint_note(ep),
                 ));
                 governs = true;
@@ -160,7 +164,7 @@ fn endpoint_note(ep: &HostEp) -> String {
 /// Ingress traffic of an endpoint arrives on its interface, egress traffic leaves through it.
 pub(super) fn on_iface(direction: Direction, iface: &str) -> Match {
     match direction {
-        Direction::Ingress => Match::InIface(iface.to_owned()),
-        Direction::Egress => Match::OutIface(iface.to_owned()),
+        Direction::Ingress => Match::InIface(iface.into()),
+        Direction::Egress => Match::OutIface(iface.into()),
     }
 }

@@ -1,7 +1,7 @@
 //! The chain of one endpoint in one category and direction (facts 3.3), and the failsafes.
 
 use super::names;
-use super::ruleset::{End, KRule, Match, Table, Target};
+use super::ruleset::{End, KRule, Match, Name, Table, Target};
 use super::{ALLOW_CHAIN, Compiler, PASS_CHAIN};
 use crate::api::{Family, Protocol};
 use crate::calc::{Category, Direction, Failsafe, HostEp, TierBlock, WorkloadEp};
@@ -44,7 +44,7 @@ impl Compiler<'_> {
         match category {
             Category::Normal => self.profiles(&ep.profiles, &place, &mut rules),
             Category::Forward if tiers.iter().all(|t| t.policies(direction).is_empty()) => {
-                let target = Target::Goto(ALLOW_CHAIN.to_owned());
+                let target = Target::Goto(ALLOW_CHAIN.into());
                 rules.push(KRule::new(
                     vec![],
                     target,
@@ -117,7 +117,7 @@ impl Compiler<'_> {
             let matches = vec![Match::Protocol(Protocol::ICMPV6, false)];
             rules.push(KRule::new(
                 matches,
-                Target::Jump(chain),
+                Target::Jump(chain.into()),
                 "IPv6 discovery and path MTU",
             ));
         }
@@ -129,7 +129,7 @@ impl Compiler<'_> {
             ));
         }
         if failsafes && let Some(chain) = self.failsafe_chain(place) {
-            rules.push(KRule::new(vec![], Target::Jump(chain), "failsafes"));
+            rules.push(KRule::new(vec![], Target::Jump(chain.into()), "failsafes"));
         }
         rules.push(self.clear_marks());
         rules
@@ -193,18 +193,14 @@ impl Compiler<'_> {
             let chain = self.rules_chain(lists, direction);
             self.put_chain(&name, chain);
         }
-        let chain = &self.rules().chains[&name];
-        let goes = |to: &str| {
-            chain
-                .iter()
-                .any(|r| r.target == Target::Goto(to.to_owned()))
-        };
+        let chain = &self.rules().chains[name.as_str()];
+        let goes = |to: &str| chain.iter().any(|r| r.target == Target::Goto(to.into()));
         let can = Can {
             allow: goes(ALLOW_CHAIN),
             pass: goes(PASS_CHAIN),
         };
         if chain.is_empty() {
-            self.rules().chains.remove(&name);
+            self.rules().chains.remove(name.as_str());
             return can;
         }
         if can.allow || can.pass {
@@ -213,7 +209,7 @@ impl Compiler<'_> {
         let matches = self.unless_passed(guard);
         rules.push(KRule::new(
             matches,
-            Target::Jump(name),
+            Target::Jump(name.into()),
             lists.id.to_string(),
         ));
         can
@@ -287,7 +283,7 @@ impl Compiler<'_> {
         {
             let own = self.own_sources(ep);
             let matches = vec![
-                Match::InIface(iface.clone()),
+                Match::InIface(iface.as_str().into()),
                 Match::Set(End::Src, own, true),
             ];
             rules.push(KRule::new(
@@ -303,7 +299,7 @@ impl Compiler<'_> {
         Some("moat-wl-sources".to_owned())
     }
 
-    fn own_sources(&mut self, ep: &WorkloadEp) -> String {
+    fn own_sources(&mut self, ep: &WorkloadEp) -> Name {
         // The unspecified address asks for an address; IPv6 link-local ones are everybody's.
         let everybodys: &[&str] = match self.family {
             Family::V4 => &["0.0.0.0/32"],
@@ -371,7 +367,7 @@ impl Compiler<'_> {
             matches.extend(f.net.map(|n| Match::Net(peer, n.trunc(), false)));
             matches.push(Match::Ports(
                 port_end,
-                vec![crate::api::PortRange::one(f.port)],
+                [crate::api::PortRange::one(f.port)].into(),
                 false,
             ));
             Some(KRule::new(matches, Target::Accept, "failsafe"))

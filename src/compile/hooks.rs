@@ -30,7 +30,7 @@ impl Compiler<'_> {
     fn hook(&mut self, chain: &'static str, rules: Vec<KRule>) {
         let name = format!("moat-{chain}");
         let first = self.options.insert;
-        let rule = KRule::new(vec![], Target::Jump(name.clone()), "");
+        let rule = KRule::new(vec![], Target::Jump(name.as_str().into()), "");
         self.rules().hooks.push(Hook { chain, rule, first });
         self.put_chain(&name, rules);
     }
@@ -46,7 +46,7 @@ impl Compiler<'_> {
         }
         let rules = vec![
             self.clear_marks(),
-            KRule::new(vec![], Target::Jump(chain.to_owned()), "untracked policy"),
+            KRule::new(vec![], Target::Jump(chain.into()), "untracked policy"),
         ];
         self.hook(hook, rules);
         true
@@ -73,7 +73,7 @@ impl Compiler<'_> {
         rules.push(self.clear_marks());
         rules.push(KRule::new(
             vec![],
-            Target::Jump("moat-from".to_owned()),
+            Target::Jump("moat-from".into()),
             "preDNAT policy",
         ));
         self.hook("PREROUTING", rules);
@@ -94,13 +94,13 @@ impl Compiler<'_> {
         let waits = Match::Mark(self.marks.later, self.marks.later, false);
         let mut late = vec![KRule::new(vec![], Target::SetMark(0, self.marks.later), "")];
         late.extend(self.to_workloads());
-        let target = Target::Goto("moat-to".to_owned());
+        let target = Target::Goto("moat-to".into());
         late.push(KRule::new(vec![], target, "egress policy after DNAT"));
         self.put_chain("moat-late", late);
         // The state once more: should the bit be somebody else's, other traffic is not judged by it.
         let rules = vec![KRule::new(
             vec![waits, Match::State("DNAT")],
-            Target::Goto("moat-late".to_owned()),
+            Target::Goto("moat-late".into()),
             "local traffic with DNAT",
         )];
         self.hook("POSTROUTING", rules);
@@ -110,9 +110,9 @@ impl Compiler<'_> {
     /// The host's own traffic to its workloads is not policed.
     fn to_workloads(&self) -> Vec<KRule> {
         let ifaces = self.workload_ifaces().into_iter();
-        let rule = |i| {
+        let rule = |i: String| {
             KRule::new(
-                vec![Match::OutIface(i)],
+                vec![Match::OutIface(i.into())],
                 Target::Return,
                 "to local workloads",
             )
@@ -133,7 +133,7 @@ impl Compiler<'_> {
     /// The way to the chains for traffic of local processes, if any endpoint governs some.
     fn host_endpoints(&mut self, chain: &str, direction: Direction) -> Option<KRule> {
         let governs = self.dispatch(chain, Category::Normal, direction, Workloads::Skipped);
-        governs.then(|| KRule::new(vec![], Target::Jump(chain.to_owned()), "host endpoints"))
+        governs.then(|| KRule::new(vec![], Target::Jump(chain.into()), "host endpoints"))
     }
 
     fn input(&mut self, early: bool) {
@@ -143,9 +143,9 @@ impl Compiler<'_> {
             self.workload_to_host();
         }
         for iface in wanted {
-            let target = Target::Goto("moat-wl-to-host".to_owned());
+            let target = Target::Goto("moat-wl-to-host".into());
             rules.push(KRule::new(
-                vec![Match::InIface(iface)],
+                vec![Match::InIface(iface.into())],
                 target,
                 "from local workloads",
             ));
@@ -175,11 +175,15 @@ impl Compiler<'_> {
             }
         }
         if let Some(chain) = self.workload_sources() {
-            rules.push(KRule::new(vec![], Target::Jump(chain), "workload sources"));
+            rules.push(KRule::new(
+                vec![],
+                Target::Jump(chain.into()),
+                "workload sources",
+            ));
         }
         rules.push(KRule::new(
             vec![],
-            Target::Jump(self.workload_dispatch(Direction::Egress)),
+            Target::Jump(self.workload_dispatch(Direction::Egress).into()),
             "workload policy",
         ));
         if !self.options.filter_accept {
@@ -223,8 +227,12 @@ impl Compiler<'_> {
         let mut rules = vec![KRule::new(vec![], Target::SetMark(0, stale), "")];
         if let Some(chain) = self.workload_sources() {
             rules.extend(workloads.iter().map(|iface| {
-                let matches = vec![Match::InIface(iface.clone())];
-                KRule::new(matches, Target::Jump(chain.clone()), "workload sources")
+                let matches = vec![Match::InIface(iface.as_str().into())];
+                KRule::new(
+                    matches,
+                    Target::Jump(chain.as_str().into()),
+                    "workload sources",
+                )
             }));
         }
         if from {
@@ -235,7 +243,7 @@ impl Compiler<'_> {
             };
             rules.push(KRule::new(
                 guard,
-                Target::Jump("moat-fwd-from".to_owned()),
+                Target::Jump("moat-fwd-from".into()),
                 "host endpoints, in",
             ));
         }
@@ -247,7 +255,7 @@ impl Compiler<'_> {
                 let chain = self.workload_dispatch(direction);
                 rules.push(KRule::new(
                     vec![on_iface(direction.opposite(), iface)],
-                    Target::Jump(chain),
+                    Target::Jump(chain.into()),
                     note,
                 ));
             }
@@ -255,7 +263,7 @@ impl Compiler<'_> {
         if to {
             rules.push(KRule::new(
                 vec![],
-                Target::Jump("moat-fwd-to".to_owned()),
+                Target::Jump("moat-fwd-to".into()),
                 "host endpoints, out",
             ));
         }
@@ -291,7 +299,7 @@ impl Compiler<'_> {
                     "",
                 )],
             );
-            let target = Target::Goto("moat-later".to_owned());
+            let target = Target::Goto("moat-later".into());
             rules.push(KRule::new(
                 vec![Match::State("DNAT")],
                 target,

@@ -7,6 +7,7 @@
 mod dispatch;
 mod endpoint;
 mod hooks;
+mod members;
 mod names;
 mod policy;
 mod ruleset;
@@ -138,6 +139,6 @@ impl Compiler<'_> {
     }
 
     fn put_chain(&mut self, name: &str, rules: Vec<KRule>) {
-        self.rules().chains.insert(name.to_owned(), rules);
+        self.rules().chains.insert(name.into(), rules.into());
     }
 }

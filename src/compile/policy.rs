@@ -1,15 +1,16 @@
 //! Policy rules to kernel rules: one to one wherever the kernel can express it, cheap matches first.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
+use super::members::storable;
 use super::names;
-use super::ruleset::{End, KRule, Match, Member, SetKind, SetSpec, Target};
+use super::ruleset::{End, KRule, Match, Member, Name, SetContent, SetKind, SetSpec, Target};
 use super::{ALLOW_CHAIN, Compiler, PASS_CHAIN};
 use crate::api::{Action, Family, Kind, PortRange, Protocol, ResourceId};
-use crate::calc::{Direction, IpSet, Rule, RuleLists, SetId, Side};
+use crate::calc::{Direction, Rule, RuleLists, SetId, Side};
 
 /// Slots of a multiport match; a range takes two.
 const MULTIPORT_SLOTS: usize = 15;
@@ -37,7 +38,7 @@ impl Compiler<'_> {
             return Vec::new();
         };
         let target = self.target(lists, rule);
-        let note = note(lists, direction, rule);
+        let note: Name = note(lists, direction, rule).into();
         let (source, destination) = (
             ports_of(&rule.source, rule.protocol),
             ports_of(&rule.destination, rule.protocol),
@@ -106,10 +107,10 @@ impl Compiler<'_> {
 
     fn target(&self, lists: &RuleLists, rule: &Rule) -> Target {
         match rule.action {
-            Action::Allow => Target::Goto(ALLOW_CHAIN.to_owned()),
-            Action::Pass => Target::Goto(PASS_CHAIN.to_owned()),
+            Action::Allow => Target::Goto(ALLOW_CHAIN.into()),
+            Action::Pass => Target::Goto(PASS_CHAIN.into()),
             Action::Deny => self.deny(),
-            Action::Log => Target::Log(log_prefix(&self.options.log_prefix, lists)),
+            Action::Log => Target::Log(log_prefix(&self.options.log_prefix, lists).into()),
         }
     }
 
@@ -144,7 +145,7 @@ impl Compiler<'_> {
         matches.extend(
             chunks(&merge_ranges(&side.not_ports))
                 .into_iter()
-                .map(|c| Match::Ports(end, c, true)),
+                .map(|c| Match::Ports(end, c.into(), true)),
         );
         for (ids, negated) in [(&side.sets, false), (&side.not_sets, true)] {
             for id in ids {
@@ -177,20 +178,25 @@ impl Compiler<'_> {
         }
     }
 
-    pub(super) fn nets_set(&mut self, nets: &[IpNet]) -> String {
+    pub(super) fn nets_set(&mut self, nets: &[IpNet]) -> Name {
         let nets: BTreeSet<IpNet> = IpNet::aggregate(&nets.to_vec()).into_iter().collect();
         let text = nets
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(",");
-        let name = names::constant_set("nets", &text, self.family);
+        let name: Name = names::constant_set("nets", &text, self.family).into();
         let members = nets
             .into_iter()
             .flat_map(storable)
             .map(Member::Net)
             .collect();
-        self.add_set(&name, SetKind::Nets, members, "CIDR list");
+        self.add_set(
+            &name,
+            SetKind::Nets,
+            SetContent::Constant(members),
+            "CIDR list",
+        );
         name
     }
 
@@ -203,7 +209,7 @@ impl Compiler<'_> {
         lookups: &mut Vec<Match>,
     ) {
         if let [chunk] = chunks(ranges).as_slice() {
-            matches.push(Match::Ports(end, chunk.clone(), false));
+            matches.push(Match::Ports(end, chunk.as_slice().into(), false));
             return;
         }
         let text = ranges
@@ -211,59 +217,48 @@ impl Compiler<'_> {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(",");
-        let name = names::constant_set("ports", &text, self.family);
+        let name: Name = names::constant_set("ports", &text, self.family).into();
         let members = ranges
             .iter()
             .flat_map(|r| r.first..=r.last)
             .map(Member::Port)
             .collect();
-        self.add_set(&name, SetKind::Ports, members, "port list");
+        self.add_set(
+            &name,
+            SetKind::Ports,
+            SetContent::Constant(members),
+            "port list",
+        );
         lookups.push(Match::Set(end, name, false));
     }
 
     /// The name of a set of the policy, which is thereby part of the ruleset.
-    fn policy_set(&mut self, id: &SetId, family: Family) -> String {
-        let name = names::set(id, family);
+    fn policy_set(&mut self, id: &SetId, family: Family) -> Name {
+        let name: Name = names::set(id, family).into();
         if self.ruleset.sets.contains_key(&name) {
             return name;
         }
-        let (kind, members) = match self.policy.sets.get(id).map(|s| &**s) {
-            Some(IpSet::Nets(nets)) => {
-                let own = nets.iter().filter(|n| Family::of_net(n) == family);
-                (
-                    SetKind::Nets,
-                    own.flat_map(|n| storable(*n)).map(Member::Net).collect(),
-                )
+        let (kind, note) = match id {
+            SetId::Selector(selector) => (SetKind::Nets, selector.to_string()),
+            SetId::NamedPort { selector, port, .. } => {
+                (SetKind::AddrPorts, format!("port {port} of {selector}"))
             }
-            Some(IpSet::Ports(ports)) => {
-                let own = ports.iter().filter(|(a, ..)| Family::of(*a) == family);
-                (
-                    SetKind::AddrPorts,
-                    own.map(|(a, p, n)| Member::AddrPort(*a, *p, *n)).collect(),
-                )
-            }
-            None => (SetKind::Nets, BTreeSet::new()),
         };
-        let note = match id {
-            SetId::Selector(selector) => selector.to_string(),
-            SetId::NamedPort { selector, port, .. } => format!("port {port} of {selector}"),
-        };
-        self.add_set(&name, kind, members, &note);
+        self.add_set(&name, kind, SetContent::Policy(vec![id.clone()]), &note);
         name
     }
 
-    fn add_set(&mut self, name: &str, kind: SetKind, members: BTreeSet<Member>, note: &str) {
+    fn add_set(&mut self, name: &Name, kind: SetKind, content: SetContent, note: &str) {
         let family = self.family;
-        let spec = || SetSpec {
-            family,
-            kind,
-            members,
-            note: note.to_owned(),
+        let spec = || {
+            Arc::new(SetSpec {
+                family,
+                kind,
+                content,
+                note: note.into(),
+            })
         };
-        self.ruleset
-            .sets
-            .entry(name.to_owned())
-            .or_insert_with(spec);
+        self.ruleset.sets.entry(name.clone()).or_insert_with(spec);
     }
 }
 
@@ -318,24 +313,6 @@ fn chunks(ranges: &[PortRange]) -> Vec<Vec<PortRange>> {
         free -= slots;
     }
     chunks
-}
-
-/// `hash:net` refuses the prefix of length zero: two halves say the same.
-pub(super) fn storable(net: IpNet) -> Vec<IpNet> {
-    if net.prefix_len() > 0 {
-        return vec![net.trunc()];
-    }
-    match net {
-        IpNet::V4(_) => [Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(128, 0, 0, 0)]
-            .map(|a| IpNet::V4(Ipv4Net::new_assert(a, 1)))
-            .to_vec(),
-        IpNet::V6(_) => [
-            Ipv6Addr::UNSPECIFIED,
-            Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0),
-        ]
-        .map(|a| IpNet::V6(Ipv6Net::new_assert(a, 1)))
-        .to_vec(),
-    }
 }
 
 /// Sorted ranges without overlaps or touching neighbours.

@@ -2,11 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::members;
 use crate::api::{Family, PortRange, Protocol};
+use crate::calc::{HostPolicy, SetId};
+
+/// The name of a chain, set or interface, or a note: text that many rules share.
+pub type Name = Arc<str>;
+
+/// The rules of a chain. As long as a chain does not change, every ruleset holds the same pointer.
+pub type Chain = Arc<[KRule]>;
 
 /// The tables that moat uses, in the order in which the kernel passes packets through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -46,19 +55,19 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Match {
     /// Arrives on; a trailing `+` means any suffix.
-    InIface(String),
+    InIface(Name),
     /// Leaves through; a trailing `+` means any suffix.
-    OutIface(String),
+    OutIface(Name),
     /// IP protocol.
     Protocol(Protocol, bool),
     /// Address in a prefix; the flag negates.
     Net(End, IpNet, bool),
     /// Port in one of at most 15 slots; the flag negates.
-    Ports(End, Vec<PortRange>, bool),
+    Ports(End, Arc<[PortRange]>, bool),
     /// Address in a set; the flag negates.
-    Set(End, String, bool),
+    Set(End, Name, bool),
     /// Address and port in a set; the flag negates.
-    PortSet(End, String, bool),
+    PortSet(End, Name, bool),
     /// ICMP of the table's family; the flag negates.
     Icmp(u8, Option<u8>, bool),
     /// `mark & mask == value`; the flag negates.
@@ -81,33 +90,33 @@ pub enum Target {
     /// Back to the calling chain.
     Return,
     /// Into a chain and back.
-    Jump(String),
+    Jump(Name),
     /// Into a chain; its end returns to the caller of this chain.
-    Goto(String),
+    Goto(Name),
     /// `mark = mark & !mask | value`.
     SetMark(u32, u32),
     /// No connection tracking.
     NoTrack,
     /// Kernel log with this prefix.
-    Log(String),
+    Log(Name),
 }
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KRule {
     /// All must hold.
-    pub matches: Vec<Match>,
+    pub matches: Arc<[Match]>,
     /// Then this happens.
     pub target: Target,
     /// Where it comes from, in policy words.
-    pub note: String,
+    pub note: Name,
 }
 
 impl KRule {
     /// A rule.
-    pub fn new(matches: Vec<Match>, target: Target, note: impl Into<String>) -> KRule {
+    pub fn new(matches: Vec<Match>, target: Target, note: impl Into<Name>) -> KRule {
         KRule {
-            matches,
+            matches: matches.into(),
             target,
             note: note.into(),
         }
@@ -131,7 +140,7 @@ pub struct TableRules {
     /// Rules in built-in chains.
     pub hooks: Vec<Hook>,
     /// Our chains by name.
-    pub chains: BTreeMap<String, Vec<KRule>>,
+    pub chains: BTreeMap<Name, Chain>,
 }
 
 /// One member of a set.
@@ -156,6 +165,16 @@ pub enum SetKind {
     Ports,
 }
 
+/// Where the members of a set come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum SetContent {
+    /// The members that these sets of the host policy have in the family, all together. They stay in the host policy, so that a
+    /// change of members is no change of the ruleset.
+    Policy(Vec<SetId>),
+    /// Members that never change.
+    Constant(BTreeSet<Member>),
+}
+
 /// One IP set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SetSpec {
@@ -164,9 +183,22 @@ pub struct SetSpec {
     /// Storage.
     pub kind: SetKind,
     /// Members.
-    pub members: BTreeSet<Member>,
+    pub content: SetContent,
     /// What it stands for, in policy words.
-    pub note: String,
+    pub note: Name,
+}
+
+impl SetSpec {
+    /// The members, in the form in which the kernel keeps them.
+    pub fn members(&self, policy: &HostPolicy) -> BTreeSet<Member> {
+        match &self.content {
+            SetContent::Constant(members) => members.clone(),
+            SetContent::Policy(ids) => {
+                let sets = ids.iter().filter_map(|id| policy.sets.get(id));
+                sets.flat_map(|set| members::of(set, self.family)).collect()
+            }
+        }
+    }
 }
 
 /// Everything for the kernel.
@@ -175,5 +207,5 @@ pub struct Ruleset {
     /// Tables with content.
     pub tables: BTreeMap<Family, BTreeMap<Table, TableRules>>,
     /// Sets by name.
-    pub sets: BTreeMap<String, SetSpec>,
+    pub sets: BTreeMap<Name, Arc<SetSpec>>,
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::members::storable;
 use super::names;
-use super::policy::storable;
 use super::{Compiler, Marks, Options, Ruleset, Table, Target};
 use crate::api::{Family, Kind, ResourceId};
 use crate::calc::{Direction, SetId};

@@ -6,6 +6,7 @@ use super::control::{Call, Reply, Request};
 use super::report::{ConfigReport, PlanReport, SnapshotReport, SourceReport, Status};
 use super::run::Daemon;
 use crate::api::{self, Kind};
+use crate::calc::HostPolicy;
 use crate::dataplane::iptables;
 use crate::verdict;
 
@@ -145,14 +146,15 @@ impl Daemon<'_> {
             }
             resources.extend(parsed.resources);
         }
-        let ruleset = if files.is_empty() {
-            self.ruleset.clone()
+        let (ruleset, policy) = if files.is_empty() {
+            let policy = HostPolicy::clone(self.parts.engine.policy());
+            (self.ruleset.clone(), policy)
         } else {
             self.parts.engine.candidate(&resources)
         };
         let plan = tokio::task::block_in_place(|| {
             self.parts.dataplane.read()?;
-            self.parts.dataplane.plan(&ruleset)
+            self.parts.dataplane.plan(&ruleset, &policy)
         });
         let plan = plan.map_err(|e| Reply::Error(e.to_string()))?;
         Ok(PlanReport {

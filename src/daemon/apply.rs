@@ -33,14 +33,15 @@ impl Daemon<'_> {
     fn write(&mut self) -> Result<Plan, String> {
         let failed = |e: DataplaneError| format!("cannot write the rules: {e}");
         let dataplane = &mut self.parts.dataplane;
+        let policy = self.parts.engine.policy();
         // A policy that nobody could read is not an empty one: rules of an earlier run are better than none.
         if !self.ready && self.parts.engine.is_blind() {
-            let plan = dataplane.plan(&self.ruleset).map_err(failed)?;
+            let plan = dataplane.plan(&self.ruleset, policy).map_err(failed)?;
             if !plan.is_empty() {
                 return Err("no policy can be read and there is no snapshot of it".to_owned());
             }
         }
-        dataplane.apply(&self.ruleset).map_err(failed)
+        dataplane.apply(&self.ruleset, policy).map_err(failed)
     }
 
     fn applied(&mut self, plan: &Plan, begin: Instant) {
@@ -101,7 +102,8 @@ impl Daemon<'_> {
         self.schedule_verify();
         let read = tokio::task::block_in_place(|| {
             self.parts.dataplane.read()?;
-            self.parts.dataplane.plan(&self.ruleset)
+            let policy = self.parts.engine.policy();
+            self.parts.dataplane.plan(&self.ruleset, policy)
         });
         let error = read.as_ref().err().map(ToString::to_string);
         if error != self.compare_error {

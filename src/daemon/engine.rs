@@ -118,8 +118,8 @@ impl Engine {
         )
     }
 
-    /// The ruleset that these resources, added to the present ones or in place of them, would make.
-    pub fn candidate(&self, resources: &[crate::api::Resource]) -> Ruleset {
+    /// The ruleset, and its policy, that these resources, added to the present ones or in place of them, would make.
+    pub fn candidate(&self, resources: &[crate::api::Resource]) -> (Ruleset, HostPolicy) {
         let mut merged: BTreeMap<ResourceId, crate::api::Resource> = self
             .store
             .resources()
@@ -132,7 +132,8 @@ impl Engine {
             links: self.links.clone(),
         };
         let policy = calc::compute(&resources, &host, &self.settings);
-        compile::compile(&policy, &compile::Options::new(&self.settings, self.ipv6))
+        let options = compile::Options::new(&self.settings, self.ipv6);
+        (compile::compile(&policy, &options), policy)
     }
 
     /// Fields of all FelixConfigurations, by name.

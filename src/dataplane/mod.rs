@@ -12,6 +12,7 @@ pub mod sockets;
 pub use command::CommandError;
 pub use plan::{Changed, FamilyPlan, Found, FoundRule, FoundSet, FoundTable, Plan};
 
+use crate::calc::HostPolicy;
 use crate::compile::Ruleset;
 use crate::config::Settings;
 
@@ -58,18 +59,18 @@ pub trait Dataplane: Send {
     /// When a tool fails.
     fn read(&mut self) -> Result<Found, DataplaneError>;
 
-    /// The difference between the ruleset and what the kernel is known to hold; looks only if that is not known.
+    /// The difference between the ruleset with the sets of the policy that it was made of and what the kernel is known to hold; looks only if that is not known.
     ///
     /// # Errors
     /// When a tool fails.
-    fn plan(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError>;
+    fn plan(&mut self, wanted: &Ruleset, policy: &HostPolicy) -> Result<Plan, DataplaneError>;
 
     /// Writes the difference: sets, chains, jumps, then removes old chains and old sets. Stopping in between leaves a host
     /// that is at worst stricter. Tries again a few times with a fresh look.
     ///
     /// # Errors
     /// The last error, when every try failed.
-    fn apply(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError>;
+    fn apply(&mut self, wanted: &Ruleset, policy: &HostPolicy) -> Result<Plan, DataplaneError>;
 
     /// Removes every rule of moat. With `dry_run` only says what would be removed.
     ///

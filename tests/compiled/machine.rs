@@ -1,8 +1,10 @@
 //! Reads a ruleset as the kernel does: hooks in order, rule by rule.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use moat::api::{Family, PortRange, Protocol};
+use moat::calc::HostPolicy;
 use moat::compile::{End, KRule, Match, Member, Ruleset, Table, TableRules, Target};
 use moat::verdict::{Conntrack, Packet, Path};
 
@@ -15,6 +17,7 @@ enum Ended {
 
 struct Machine<'a> {
     ruleset: &'a Ruleset,
+    policy: &'a HostPolicy,
     packet: Packet,
     in_iface: Option<&'a str>,
     out_iface: Option<&'a str>,
@@ -23,7 +26,7 @@ struct Machine<'a> {
 }
 
 /// Whether a packet passes, on a host whose own rules accept everything.
-pub fn passes(ruleset: &Ruleset, packet: &Packet, path: &Path) -> bool {
+pub fn passes(ruleset: &Ruleset, policy: &HostPolicy, packet: &Packet, path: &Path) -> bool {
     let (in_iface, out_iface) = match path {
         Path::In { iface } => (Some(iface.as_str()), None),
         Path::Out { iface } => (None, Some(iface.as_str())),
@@ -38,6 +41,7 @@ pub fn passes(ruleset: &Ruleset, packet: &Packet, path: &Path) -> bool {
     }
     let mut machine = Machine {
         ruleset,
+        policy,
         packet: before,
         in_iface,
         out_iface,
@@ -92,7 +96,7 @@ impl<'a> Machine<'a> {
     }
 
     fn chain(&mut self, rules: &'a TableRules, name: &str) -> Option<Ended> {
-        for rule in &rules.chains[name] {
+        for rule in rules.chains[name].iter() {
             match self.rule(rules, rule) {
                 Step::End(end) => return Some(end),
                 Step::Next => {}
@@ -161,9 +165,13 @@ impl<'a> Machine<'a> {
         }
     }
 
+    fn members(&self, set: &str) -> BTreeSet<Member> {
+        self.ruleset.sets[set].members(self.policy)
+    }
+
     fn in_set(&self, end: End, name: &str) -> bool {
         let addr = self.addr(end);
-        self.ruleset.sets[name].members.iter().any(|m| match m {
+        self.members(name).iter().any(|m| match m {
             Member::Net(net) => net.contains(&addr),
             // Sets of ports know TCP and UDP only.
             Member::Port(port) => {
@@ -176,7 +184,7 @@ impl<'a> Machine<'a> {
     fn in_port_set(&self, end: End, name: &str) -> bool {
         self.port(end).is_some_and(|port| {
             let member = Member::AddrPort(self.addr(end), Protocol(self.packet.proto), port);
-            self.ruleset.sets[name].members.contains(&member)
+            self.members(name).contains(&member)
         })
     }
 

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use moat::calc::HostPolicy;
 use moat::compile::Ruleset;
 use moat::dataplane::Dataplane;
 use moat::dataplane::iptables::{Backend, Iptables};
@@ -62,12 +63,12 @@ impl Field {
     ///
     /// # Errors
     /// The kernel or a tool refuses them.
-    pub fn apply(&mut self, wanted: &Ruleset) -> Result<(), String> {
+    pub fn apply(&mut self, wanted: &Ruleset, policy: &HostPolicy) -> Result<(), String> {
         let dataplane = &mut self.dataplane;
         let result = self
             .world
             .namespace("host")
-            .enter(|| dataplane.apply(wanted));
+            .enter(|| dataplane.apply(wanted, policy));
         result.map(drop).map_err(|e| format!("{e:#}: {e:?}"))
     }
 

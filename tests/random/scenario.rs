@@ -96,7 +96,8 @@ impl Scenario {
         shots: &[Shot],
     ) -> Result<Vec<(Shot, Verdict)>, String> {
         let policy = self.policy()?;
-        field.apply(&compile(&policy, &Options::new(&self.settings, true)))?;
+        let ruleset = compile(&policy, &Options::new(&self.settings, true));
+        field.apply(&ruleset, &policy)?;
         let seen = field.send(shots)?;
         let untracked = |e: &HostEp| !e.tiers(Category::Untracked).is_empty();
         let untracked = policy.endpoints.values().any(|e| untracked(e));

@@ -9,8 +9,17 @@ use crate::api::Family;
 use crate::compile::{Hook, KRule, Member, Ruleset, SetKind, SetSpec, TableRules};
 use crate::dataplane::plan::{Changed, FamilyPlan, Found, FoundRule, FoundSet, FoundTable, Plan};
 
+/// Says what members a set has.
+pub type MembersOf<'a> = &'a dyn Fn(&SetSpec) -> BTreeSet<Member>;
+
 /// The plan from `found` to `wanted`. Families that are not in `families` are left alone.
-pub fn plan(wanted: &Ruleset, found: &Found, families: &[Family], min_capacity: usize) -> Plan {
+pub fn plan(
+    wanted: &Ruleset,
+    members: MembersOf<'_>,
+    found: &Found,
+    families: &[Family],
+    min_capacity: usize,
+) -> Plan {
     let mut plan = Plan::default();
     // Left by a moat that was killed while it built a set.
     let scratch: Vec<String> = Family::ALL
@@ -21,7 +30,14 @@ pub fn plan(wanted: &Ruleset, found: &Found, families: &[Family], min_capacity: 
     plan.set_lines
         .extend(scratch.iter().map(|n| format!("destroy {n}")));
     for (name, spec) in &wanted.sets {
-        edit_set(&mut plan, name, spec, found.sets.get(name), min_capacity);
+        let members = members(spec);
+        edit_set(
+            &mut plan,
+            name,
+            (spec, &members),
+            found.sets.get(&**name),
+            min_capacity,
+        );
     }
     let no_tables = BTreeMap::new();
     for family in families {
@@ -51,7 +67,7 @@ pub fn plan(wanted: &Ruleset, found: &Found, families: &[Family], min_capacity: 
     plan.destroy = found
         .sets
         .keys()
-        .filter(|name| !wanted.sets.contains_key(*name) && !scratch.contains(name))
+        .filter(|name| !wanted.sets.contains_key(name.as_str()) && !scratch.contains(name))
         .cloned()
         .collect();
     plan.changed.sets_removed = plan.destroy.len();
@@ -59,7 +75,7 @@ pub fn plan(wanted: &Ruleset, found: &Found, families: &[Family], min_capacity: 
 }
 
 /// What the kernel holds once the plan is applied, as far as it is ours.
-pub fn expected(wanted: &Ruleset, min_capacity: usize) -> Found {
+pub fn expected(wanted: &Ruleset, members: MembersOf<'_>, min_capacity: usize) -> Found {
     let mut found = Found::default();
     for (family, tables) in &wanted.tables {
         for (table, rules) in tables {
@@ -85,7 +101,7 @@ pub fn expected(wanted: &Ruleset, min_capacity: usize) -> Found {
             let chains = rules
                 .chains
                 .iter()
-                .map(|(n, r)| (n.clone(), r.iter().map(to_found).collect()))
+                .map(|(n, r)| (n.to_string(), r.iter().map(to_found).collect()))
                 .collect();
             let table_found = FoundTable { chains, hooks };
             found
@@ -96,13 +112,14 @@ pub fn expected(wanted: &Ruleset, min_capacity: usize) -> Found {
         }
     }
     for (name, spec) in &wanted.sets {
-        let capacity = capacity(spec, min_capacity);
+        let members = members(spec);
+        let capacity = capacity(spec.kind, members.len(), min_capacity);
         found.sets.insert(
-            name.clone(),
+            name.to_string(),
             FoundSet {
                 kind: kind_text(spec),
                 capacity,
-                members: spec.members.clone(),
+                members,
             },
         );
     }
@@ -128,7 +145,7 @@ fn edit_table(
             changed,
             chain,
             &rendered,
-            found.chains.get(chain),
+            found.chains.get(&**chain),
         );
         changed.chains += usize::from(lines.len() + heads.len() > before);
     }
@@ -141,7 +158,7 @@ fn edit_table(
     let stale: Vec<String> = found
         .chains
         .keys()
-        .filter(|c| !wanted.chains.contains_key(*c))
+        .filter(|c| !wanted.chains.contains_key(c.as_str()))
         .cloned()
         .collect();
     changed.chains_removed += stale.len();
@@ -248,7 +265,7 @@ fn hooks_stand(head: &[Rendered], tail: &[Rendered], found: &[FoundRule]) -> boo
 fn edit_set(
     plan: &mut Plan,
     name: &str,
-    spec: &SetSpec,
+    (spec, members): (&SetSpec, &BTreeSet<Member>),
     found: Option<&FoundSet>,
     min_capacity: usize,
 ) {
@@ -259,11 +276,11 @@ fn edit_set(
             let (kind, family) = kind.split_once(' ').unwrap_or((&kind, "inet"));
             format!(
                 "create {name} {kind} family {family} maxelem {}",
-                capacity(spec, min_capacity)
+                capacity(spec.kind, members.len(), min_capacity)
             )
         }
     };
-    let add = |name: &str, members: &BTreeSet<Member>| -> Vec<String> {
+    let add = |name: &str| -> Vec<String> {
         members
             .iter()
             .map(|m| format!("add {name} {} -exist", member_text(m)))
@@ -272,28 +289,27 @@ fn edit_set(
     match found {
         None => {
             plan.set_lines.push(create(name));
-            plan.set_lines.extend(add(name, &spec.members));
+            plan.set_lines.extend(add(name));
             plan.changed.sets_created += 1;
-            plan.changed.members += spec.members.len();
+            plan.changed.members += members.len();
         }
-        Some(found) if found.kind != kind || found.capacity < spec.members.len() => {
+        Some(found) if found.kind != kind || found.capacity < members.len() => {
             // Built beside it and swapped, so that rules never see it half full.
             let temporary = scratch_set(spec.family);
             plan.set_lines.push(create(&temporary));
-            plan.set_lines.extend(add(&temporary, &spec.members));
+            plan.set_lines.extend(add(&temporary));
             plan.set_lines.push(format!("swap {temporary} {name}"));
             plan.set_lines.push(format!("destroy {temporary}"));
             plan.changed.sets_created += 1;
-            plan.changed.members += spec.members.len();
+            plan.changed.members += members.len();
         }
         Some(found) => {
-            let new = spec
-                .members
+            let new = members
                 .difference(&found.members)
                 .map(|m| format!("add {name} {} -exist", member_text(m)));
             let old = found
                 .members
-                .difference(&spec.members)
+                .difference(members)
                 .map(|m| format!("del {name} {} -exist", member_text(m)));
             let before = plan.set_lines.len();
             plan.set_lines.extend(new);
@@ -320,11 +336,11 @@ fn kind_text(spec: &SetSpec) -> String {
     }
 }
 
-fn capacity(spec: &SetSpec, min_capacity: usize) -> usize {
-    match spec.kind {
+fn capacity(kind: SetKind, members: usize, min_capacity: usize) -> usize {
+    match kind {
         SetKind::Ports => usize::MAX,
         // Room to grow: reaching the capacity means building the whole set anew.
-        _ => min_capacity.max((spec.members.len() * 2).next_power_of_two()),
+        _ => min_capacity.max((members * 2).next_power_of_two()),
     }
 }
 

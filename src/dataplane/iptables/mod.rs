@@ -19,6 +19,7 @@ use super::command::{CommandError, run};
 use super::plan::{FamilyPlan, Found, FoundSet, FoundTable, Plan};
 use super::{Dataplane, DataplaneError};
 use crate::api::Family;
+use crate::calc::HostPolicy;
 use crate::compile::{Ruleset, Table};
 use crate::config::Settings;
 
@@ -63,8 +64,8 @@ impl Iptables {
         }
     }
 
-    fn try_apply(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
-        let mut plan = self.difference(wanted)?;
+    fn try_apply(&mut self, wanted: &Ruleset, policy: &HostPolicy) -> Result<Plan, DataplaneError> {
+        let mut plan = self.difference(wanted, policy)?;
         if plan.is_empty() {
             return Ok(plan);
         }
@@ -90,7 +91,7 @@ impl Iptables {
         }
         self.held = held;
         self.release_later(&mut plan);
-        let mut known = diff::expected(wanted, self.min_capacity);
+        let mut known = diff::expected(wanted, &|set| set.members(policy), self.min_capacity);
         known.sets.extend(
             self.held
                 .iter()
@@ -116,12 +117,22 @@ impl Iptables {
         sets
     }
 
-    fn difference(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
+    fn difference(
+        &mut self,
+        wanted: &Ruleset,
+        policy: &HostPolicy,
+    ) -> Result<Plan, DataplaneError> {
         let (found, hidden) = match self.known.clone() {
             Some(known) => (known, BTreeSet::new()),
             None => self.look()?,
         };
-        let mut plan = diff::plan(wanted, &found, &self.families, self.min_capacity);
+        let mut plan = diff::plan(
+            wanted,
+            &|set| set.members(policy),
+            &found,
+            &self.families,
+            self.min_capacity,
+        );
         for (family, table) in &hidden {
             self.keep_standing_hooks(&mut plan, *family, table);
         }
@@ -195,6 +206,7 @@ impl Iptables {
         let found = self.read()?;
         Ok(diff::plan(
             &Ruleset::default(),
+            &|_| BTreeSet::new(),
             &found,
             &self.families,
             self.min_capacity,
@@ -220,16 +232,16 @@ impl Dataplane for Iptables {
         Ok(found)
     }
 
-    fn plan(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
-        let mut plan = self.difference(wanted)?;
+    fn plan(&mut self, wanted: &Ruleset, policy: &HostPolicy) -> Result<Plan, DataplaneError> {
+        let mut plan = self.difference(wanted, policy)?;
         self.release_later(&mut plan);
         Ok(plan)
     }
 
-    fn apply(&mut self, wanted: &Ruleset) -> Result<Plan, DataplaneError> {
+    fn apply(&mut self, wanted: &Ruleset, policy: &HostPolicy) -> Result<Plan, DataplaneError> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..TRIES {
-            match self.try_apply(wanted) {
+            match self.try_apply(wanted, policy) {
                 Ok(plan) => return Ok(plan),
                 Err(error) if error.is_missing_tool() => return Err(error),
                 Err(error) => tracing::debug!("apply failed, trying again: {error}"),
@@ -237,7 +249,7 @@ impl Dataplane for Iptables {
             std::thread::sleep(pause);
             pause *= 2;
         }
-        match self.try_apply(wanted) {
+        match self.try_apply(wanted, policy) {
             Err(error @ DataplaneError::OldChains(_)) => {
                 tracing::warn!("{error}");
                 Ok(Plan::default())
@@ -278,8 +290,14 @@ pub fn remove_rules(backend: Backend) -> Result<Plan, DataplaneError> {
 }
 
 /// Everything that a ruleset would put into a kernel that holds nothing of moat.
-pub fn plan_from_nothing(wanted: &Ruleset, min_capacity: usize) -> Plan {
-    diff::plan(wanted, &Found::default(), &Family::ALL, min_capacity)
+pub fn plan_from_nothing(wanted: &Ruleset, policy: &HostPolicy, min_capacity: usize) -> Plan {
+    diff::plan(
+        wanted,
+        &|set| set.members(policy),
+        &Found::default(),
+        &Family::ALL,
+        min_capacity,
+    )
 }
 
 /// Removes everything that moat ever put into the kernel: both backends, both families, all sets.

@@ -1,20 +1,27 @@
 //! Rendering, reading and comparing without a kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::diff::{expected, plan};
+use super::diff::{MembersOf, expected, plan};
 use super::render::{identity, render};
 use super::save::{hook_of, incompatible_tables, parse_sets, parse_tables};
 use crate::api::{Family, Protocol};
 use crate::compile::{
-    End, Hook, KRule, Match, Member, Ruleset, SetKind, SetSpec, Table, TableRules, Target,
+    End, Hook, KRule, Match, Member, Ruleset, SetContent, SetKind, SetSpec, Table, TableRules,
+    Target,
 };
 use crate::dataplane::plan::{Found, FoundRule};
+
+const MEMBERS: MembersOf<'static> = &|set| match &set.content {
+    SetContent::Constant(members) => members.clone(),
+    SetContent::Policy(_) => BTreeSet::new(),
+};
 
 fn rule(port: u16) -> KRule {
     let matches = vec![
         Match::Protocol(Protocol::TCP, false),
-        Match::Ports(End::Dst, vec![crate::api::PortRange::one(port)], false),
+        Match::Ports(End::Dst, [crate::api::PortRange::one(port)].into(), false),
     ];
     KRule::new(
         matches,
@@ -24,7 +31,7 @@ fn rule(port: u16) -> KRule {
 }
 
 fn ruleset(ports: &[u16]) -> Ruleset {
-    let jump = KRule::new(vec![], Target::Jump("moat-INPUT".to_owned()), "");
+    let jump = KRule::new(vec![], Target::Jump("moat-INPUT".into()), "");
     let mut table = TableRules::default();
     table.hooks.push(Hook {
         chain: "INPUT",
@@ -32,7 +39,7 @@ fn ruleset(ports: &[u16]) -> Ruleset {
         first: true,
     });
     table.chains.insert(
-        "moat-INPUT".to_owned(),
+        "moat-INPUT".into(),
         ports.iter().map(|p| rule(*p)).collect(),
     );
     let mut ruleset = Ruleset::default();
@@ -43,7 +50,7 @@ fn ruleset(ports: &[u16]) -> Ruleset {
 }
 
 fn lines(wanted: &Ruleset, found: &Found) -> Vec<String> {
-    let plan = plan(wanted, found, &[Family::V4], 1024);
+    let plan = plan(wanted, MEMBERS, found, &[Family::V4], 1024);
     let edits = plan
         .families
         .get(&Family::V4)
@@ -84,14 +91,14 @@ fn what_is_applied_needs_no_further_change() {
     let wanted = ruleset(&[1, 2, 3]);
     assert!(!lines(&wanted, &Found::default()).is_empty());
     assert_eq!(
-        lines(&wanted, &expected(&wanted, 1024)),
+        lines(&wanted, &expected(&wanted, MEMBERS, 1024)),
         Vec::<String>::new()
     );
 }
 
 #[test]
 fn rules_that_stay_are_not_touched() {
-    let found = expected(&ruleset(&[1, 2, 3, 4, 5]), 1024);
+    let found = expected(&ruleset(&[1, 2, 3, 4, 5]), MEMBERS, 1024);
     let edits = lines(&ruleset(&[1, 2, 9, 5]), &found);
     assert_eq!(edits.len(), 3, "{edits:?}");
     assert!(edits[0].starts_with("-I moat-INPUT 3 -p 6 -m multiport --dports 9 "));
@@ -104,7 +111,7 @@ fn rules_that_stay_are_not_touched() {
 #[test]
 fn a_chain_somebody_wrote_into_is_rewritten() {
     let wanted = ruleset(&[1]);
-    let mut found = expected(&wanted, 1024);
+    let mut found = expected(&wanted, MEMBERS, 1024);
     let table = found
         .tables
         .get_mut(&Family::V4)
@@ -127,7 +134,7 @@ fn a_chain_somebody_wrote_into_is_rewritten() {
 #[test]
 fn a_displaced_jump_comes_back_to_the_head() {
     let wanted = ruleset(&[1]);
-    let mut found = expected(&wanted, 1024);
+    let mut found = expected(&wanted, MEMBERS, 1024);
     let table = found
         .tables
         .get_mut(&Family::V4)
@@ -150,7 +157,7 @@ fn nothing_wanted_removes_ours_and_only_ours() {
         -A moat-INPUT -m comment --comment \"moat:Cd4\" -j DROP\nCOMMIT\n";
     let mut found = Found::default();
     found.tables.insert(Family::V4, parse_tables(text));
-    let plan = plan(&Ruleset::default(), &found, &[Family::V4], 1024);
+    let plan = plan(&Ruleset::default(), MEMBERS, &found, &[Family::V4], 1024);
     let family = &plan.families[&Family::V4];
     assert_eq!(
         family.edits["filter"],
@@ -162,15 +169,18 @@ fn nothing_wanted_removes_ours_and_only_ours() {
 #[test]
 fn sets_change_by_member_and_grow_by_swap() {
     let member = |n: u8| Member::Net(format!("10.0.0.{n}/32").parse().unwrap());
-    let spec = |members: &[u8]| SetSpec {
-        family: Family::V4,
-        kind: SetKind::Nets,
-        members: members.iter().map(|n| member(*n)).collect(),
-        note: String::new(),
+    let spec = |members: &[u8]| {
+        let members = members.iter().map(|n| member(*n)).collect();
+        Arc::new(SetSpec {
+            family: Family::V4,
+            kind: SetKind::Nets,
+            content: SetContent::Constant(members),
+            note: "".into(),
+        })
     };
     let wanted = |members: &[u8]| {
         let mut ruleset = Ruleset::default();
-        ruleset.sets.insert("moat4-x".to_owned(), spec(members));
+        ruleset.sets.insert("moat4-x".into(), spec(members));
         ruleset
     };
     let saved = "create moat4-x hash:net family inet hashsize 64 maxelem 2 bucketsize 12 initval 0x1\n\
@@ -180,12 +190,12 @@ fn sets_change_by_member_and_grow_by_swap() {
         ..Found::default()
     };
     assert_eq!(found.sets.len(), 1);
-    let small = plan(&wanted(&[2, 3]), &found, &[], 2);
+    let small = plan(&wanted(&[2, 3]), MEMBERS, &found, &[], 2);
     assert_eq!(
         small.set_lines,
         ["add moat4-x 10.0.0.3 -exist", "del moat4-x 10.0.0.1 -exist"]
     );
-    let grown = plan(&wanted(&[1, 2, 3]), &found, &[], 2);
+    let grown = plan(&wanted(&[1, 2, 3]), MEMBERS, &found, &[], 2);
     assert_eq!(
         grown.set_lines[0],
         "create moat4-tmp hash:net family inet maxelem 8"
@@ -195,7 +205,7 @@ fn sets_change_by_member_and_grow_by_swap() {
         ["swap moat4-tmp moat4-x", "destroy moat4-tmp"]
     );
     assert_eq!(
-        plan(&Ruleset::default(), &found, &[], 2).destroy,
+        plan(&Ruleset::default(), MEMBERS, &found, &[], 2).destroy,
         ["moat4-x"]
     );
 }
