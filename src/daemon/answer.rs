@@ -43,6 +43,9 @@ impl Daemon<'_> {
                     verdict::explain(&query, engine.policy(), &resources, Some(engine.links()));
                 to_json(&answer.map_err(Reply::Refused)?)
             }
+            Request::Metrics => to_json(&self.metrics.text(&self.reading())),
+            Request::Ready => to_json(&self.ready),
+            Request::Watch => Err(Reply::Refused("events are not a single answer".to_owned())),
             Request::Checksystem => {
                 let backend = self.parts.choice.backend;
                 to_json(&tokio::task::block_in_place(|| {

@@ -2,9 +2,11 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::connections::Suspects;
 use super::report::{ApplyReport, now};
 use super::run::{Daemon, NEVER, RETRY, START_EXTENSION};
 use super::{chain, notify};
+use crate::config::ExistingConnections;
 use crate::dataplane::{DataplaneError, Plan, iptables};
 use crate::store::snapshot::{self, Snapshot};
 
@@ -65,6 +67,12 @@ impl Daemon<'_> {
             plan.changed.rules_added,
             plan.changed.rules_removed
         );
+        self.metrics.applied(begin.elapsed(), true);
+        if !plan.is_empty()
+            && self.parts.loaded.settings.existing_connections == ExistingConnections::Reevaluate
+        {
+            self.cutter.suspect(Suspects::Everybody);
+        }
         self.save();
         if !self.ready {
             self.ready = true;
