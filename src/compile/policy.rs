@@ -265,7 +265,7 @@ impl Compiler<'_> {
 /// Whether no address is left on a side. The tools refuse, or take for nothing said, the negated prefix of length zero.
 fn excludes_all(rule: &Rule) -> bool {
     let is_all = |side: &Side| {
-        IpNet::aggregate(&side.not_nets)
+        IpNet::aggregate(&side.not_nets.to_vec())
             .iter()
             .any(|n| n.prefix_len() == 0)
     };

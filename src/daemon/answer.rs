@@ -55,7 +55,8 @@ impl Daemon<'_> {
         }
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
+        let warnings = self.parts.engine.warnings();
         let engine = &self.parts.engine;
         let sources = self
             .parts
@@ -70,12 +71,7 @@ impl Daemon<'_> {
             generation: self.parts.generation,
             state: self.state(),
             degraded: self.degraded(),
-            warnings: self
-                .missing
-                .iter()
-                .cloned()
-                .chain(engine.warnings())
-                .collect(),
+            warnings: self.missing.iter().cloned().chain(warnings).collect(),
             endpoints: engine.endpoints(),
             backend: self.parts.dataplane.name(),
             backend_reason: self.parts.choice.why.clone(),

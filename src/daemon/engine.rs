@@ -171,17 +171,14 @@ impl Engine {
     }
 
     /// What may surprise the user.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&mut self) -> Vec<String> {
         let warnings = self
             .store
             .problems()
             .into_iter()
             .filter(|i| i.severity == Severity::Warning);
         let mut warnings: Vec<String> = warnings.map(|i| i.to_string()).collect();
-        let resources: Vec<_> = self.store.resources().cloned().collect();
-        let mut issues = calc::lint_resources(&resources);
-        issues.extend(calc::lint_host(&resources, &self.policy));
-        warnings.extend(issues.iter().map(ToString::to_string));
+        warnings.extend(self.calculator.lint().iter().map(ToString::to_string));
         warnings
     }
 
