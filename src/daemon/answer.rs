@@ -112,8 +112,7 @@ impl Daemon<'_> {
         for resource in self.parts.engine.store().of_kind(kind) {
             let r = resource.map_err(|issue| issue.to_string())?;
             if wanted(&r) {
-                found
-                    .push(serde_json::json!({"resource": &r.raw, "origin": r.origin.to_string()}));
+                found.push(serde_json::json!({"resource": &r.raw, "origin": r.origin.to_string()}));
             }
         }
         Ok(serde_json::Value::Array(found))

@@ -74,6 +74,12 @@ impl Disk {
         self.dirty.remove(key);
     }
 
+    /// The next save makes a new journal.
+    #[cfg(test)]
+    pub(super) fn rewrite_next(&mut self) {
+        self.is_full = true;
+    }
+
     /// The journal, if documents may be appended to it now.
     fn spillable(&self) -> Option<&Journal> {
         let free = !self.is_failing && !self.is_full && self.saving != Some(true);

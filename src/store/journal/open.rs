@@ -71,9 +71,15 @@ fn load(
         (None, End::Clean) => return Err("nothing in it is complete".to_owned()),
         (None, End::Damaged(at)) => return Err(format!("it is damaged at byte {at}")),
     };
-    if let End::Damaged(at) = end {
+    let rest = size - saved.at.end();
+    let what = match end {
+        End::Damaged(at) => Some(format!("is damaged at byte {at}")),
+        End::Clean if rest > 0 => Some(format!("ends with {rest} bytes of an unfinished save")),
+        End::Clean => None,
+    };
+    if let Some(what) = what {
         messages.push(format!(
-            "{} is damaged at byte {at}: generation {}, which is complete before that, is used",
+            "{} {what}: generation {}, which is complete before that, is used",
             path.display(),
             saved.commit.generation
         ));
