@@ -38,7 +38,7 @@ impl Daemon<'_> {
             }
             Request::Explain(query) => {
                 let engine = &self.parts.engine;
-                let resources: Vec<_> = engine.store().resources().cloned().collect();
+                let resources = engine.resources();
                 let answer =
                     verdict::explain(&query, engine.policy(), &resources, Some(engine.links()));
                 to_json(&answer.map_err(Reply::Refused)?)
@@ -104,22 +104,16 @@ impl Daemon<'_> {
         name: Option<&str>,
     ) -> Result<serde_json::Value, String> {
         let kind: Kind = kind.parse().map_err(|_| format!("unknown kind {kind}"))?;
-        let wanted = |r: &&api::Resource| {
-            r.id.kind == kind
-                && namespace.is_none_or(|n| n == r.id.namespace)
-                && name.is_none_or(|n| n == r.id.name)
+        let wanted = |r: &api::Resource| {
+            namespace.is_none_or(|n| n == r.id.namespace) && name.is_none_or(|n| n == r.id.name)
         };
-        let found: Vec<_> = self
-            .parts
-            .engine
-            .store()
-            .resources()
-            .filter(wanted)
-            .collect();
-        let found: Vec<serde_json::Value> = found
-            .iter()
-            .map(|r| serde_json::json!({"resource": &r.raw, "origin": r.origin.to_string()}))
-            .collect();
+        let mut found = Vec::new();
+        for resource in self.parts.engine.store().of_kind(kind) {
+            let r = resource.map_err(|issue| issue.to_string())?;
+            if wanted(&r) {
+                found.push(serde_json::json!({"resource": &r.raw, "origin": r.origin.to_string()}));
+            }
+        }
         Ok(serde_json::Value::Array(found))
     }
 

@@ -20,6 +20,7 @@ use crate::dataplane::events::RuleEvents;
 use crate::dataplane::iptables;
 use crate::dataplane::iptables::Feature;
 use crate::dataplane::links::LinkMonitor;
+use crate::source::News;
 
 /// Pause before a failed apply is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(2);
@@ -188,7 +189,7 @@ impl<'a> Daemon<'a> {
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
                 _ = signals.reload.recv() => self.reload(),
-                () = self.parts.watcher.changed() => self.files_changed(),
+                news = self.parts.watcher.changed() => self.files_changed(&news),
                 result = self.parts.monitor.changed(), if self.links_problem.is_none() => match result {
                     Ok(()) => self.links_changed(),
                     Err(error) => {
@@ -274,7 +275,7 @@ impl<'a> Daemon<'a> {
         }
         if self.rescan_at.is_some_and(|at| at <= time) {
             self.rescan_at = None;
-            self.files_changed();
+            self.files_changed(&News::Anywhere);
         }
         if self.cutter.due().is_some_and(|at| at <= time) {
             let engine = &self.parts.engine;
@@ -325,7 +326,7 @@ impl<'a> Daemon<'a> {
     fn reload(&mut self) {
         notify::reloading();
         self.parts.reload_settings(self.args);
-        self.scan();
+        self.scan(&News::Anywhere);
         self.recalculate(true);
         // Readiness is told once something is in force, not by a reload before that.
         if self.ready {
@@ -333,18 +334,20 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    fn files_changed(&mut self) {
-        let changed = self.scan();
+    fn files_changed(&mut self, news: &News) {
+        let changed = self.scan(news);
         self.recalculate(changed);
     }
 
     /// Reads the directories; says whether a resource changed.
-    fn scan(&mut self) -> bool {
+    fn scan(&mut self, news: &News) -> bool {
         let mut changed = false;
+        let mut news = news;
         loop {
-            let updates = self.parts.source.scan();
+            let parts = &mut self.parts;
+            let touched = parts.engine.read(&mut parts.source, news);
+            news = &News::Anywhere;
             self.note_contacts();
-            let touched = self.parts.engine.update(updates);
             changed |= touched.resources;
             if !(touched.felix && self.parts.reload_settings(self.args)) {
                 break;
