@@ -2,10 +2,11 @@
 //! the ruleset made of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use moat::api::{self, Resource, ResourceId};
 use moat::calc::{Calculator, Host, compute};
-use moat::compile::{Options, compile};
+use moat::compile::{Compiler, Options, compile};
 use moat::config::{Input, Settings, load};
 use proptest::prelude::*;
 
@@ -92,7 +93,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn policy()(i in 0..4usize, tier in 0..3usize, order in 0..3usize, selector in 0..8usize, rules in prop::collection::vec(rule(), 0..3), kind in 0..3usize, forward in any::<bool>(), egress in any::<bool>()) -> String {
+    fn policy()(i in 0..4usize, tier in 0..3usize, order in 0..3usize, selector in 0..8usize, rules in prop::collection::vec(rule(), 0..5), kind in 0..3usize, forward in any::<bool>(), egress in any::<bool>()) -> String {
         let tier = ["default", "first", "absent"][tier];
         let order = ["", "order: 1, ", "order: 2, "][order];
         let direction = if egress { "egress" } else { "ingress" };
@@ -164,6 +165,8 @@ proptest! {
         let host = Host { node: "host1".to_owned(), ..Host::default() };
         let mut calculator = Calculator::new(host.clone(), &settings);
         let mut end: BTreeMap<ResourceId, Resource> = BTreeMap::new();
+        let options = Options { tree_from: 2, leaf: 1, ..Options::new(&settings, true) };
+        let mut compiler = Compiler::new(options.clone());
         for step in &steps {
             let resource = parse(&step.document);
             if step.delete {
@@ -174,7 +177,10 @@ proptest! {
                 end.insert(resource.id.clone(), resource);
             }
             if step.ask {
-                calculator.host_policy();
+                let policy = calculator.host_policy();
+                let ruleset = compiler.compile(&policy, &options);
+                prop_assert_eq!(&*ruleset, &compile(&policy, &options));
+                prop_assert!(Arc::ptr_eq(&ruleset, &compiler.compile(&policy, &options)));
             }
         }
         let incremental = calculator.host_policy();
@@ -183,7 +189,6 @@ proptest! {
         let bytes = |policy| serde_json::to_string(policy).expect("serializable");
         prop_assert_eq!(bytes(&incremental), bytes(&loaded));
         prop_assert_eq!(bytes(&backwards), bytes(&loaded));
-        let options = Options::new(&settings, true);
-        prop_assert_eq!(compile(&incremental, &options), compile(&loaded, &options));
+        prop_assert_eq!(&*compiler.compile(&incremental, &options), &compile(&loaded, &options));
     }
 }
