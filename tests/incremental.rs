@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use moat::api::{self, Resource, ResourceId, Spec};
 use moat::calc::{Calculator, Host, HostPolicy, IpSet, SetChange, SetId, compute};
-use moat::compile::{Options, compile};
+use moat::compile::{Compiler, Options, compile};
 use moat::config::{Input, Settings, load};
 use moat::dataplane::links::{Link, Links};
 use proptest::prelude::*;
@@ -94,7 +94,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn policy()(i in 0..4usize, tier in 0..3usize, order in 0..3usize, selector in 0..8usize, rules in prop::collection::vec(rule(), 0..3), kind in 0..3usize, forward in any::<bool>(), egress in any::<bool>()) -> String {
+    fn policy()(i in 0..4usize, tier in 0..3usize, order in 0..3usize, selector in 0..8usize, rules in prop::collection::vec(rule(), 0..5), kind in 0..3usize, forward in any::<bool>(), egress in any::<bool>()) -> String {
         let tier = ["default", "first", "absent"][tier];
         let order = ["", "order: 1, ", "order: 2, "][order];
         let direction = if egress { "egress" } else { "ingress" };
@@ -300,6 +300,8 @@ proptest! {
         let mut follower = Follower::default();
         let mut end: BTreeMap<ResourceId, Resource> = BTreeMap::new();
         let mut present = Links::new();
+        let options = Options { tree_from: 2, leaf: 1, ..Options::new(&settings, true) };
+        let mut compiler = Compiler::new(options.clone());
         for step in &steps {
             let resource = parse(&step.document);
             if step.delete {
@@ -315,6 +317,10 @@ proptest! {
             }
             if step.ask {
                 follower.follow(&mut calculator)?;
+                let policy = calculator.host_policy();
+                let ruleset = compiler.compile(&policy, &options);
+                prop_assert_eq!(&*ruleset, &compile(&policy, &options));
+                prop_assert!(Arc::ptr_eq(&ruleset, &compiler.compile(&policy, &options)));
             }
         }
         follower.follow(&mut calculator)?;
@@ -325,8 +331,7 @@ proptest! {
         let backwards = compute(&end.values().rev().cloned().collect::<Vec<_>>(), &host, &settings);
         prop_assert_eq!(bytes(&incremental), bytes(&loaded));
         prop_assert_eq!(bytes(&backwards), bytes(&loaded));
-        let options = Options::new(&settings, true);
-        prop_assert_eq!(compile(&incremental, &options), compile(&loaded, &options));
+        prop_assert_eq!(&*compiler.compile(&incremental, &options), &compile(&loaded, &options));
     }
 
     /// A start from remembered members: they hold until the rest is known, and then only what differs is a change.
