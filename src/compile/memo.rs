@@ -48,7 +48,7 @@ struct Entry {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Memo {
-    entries: HashMap<ResourceId, Entry>,
+    entries: HashMap<Arc<ResourceId>, Entry>,
     pub(super) sets: Sets,
     /// Targets of Allow and Pass.
     marking: [Target; 2],

@@ -31,7 +31,7 @@ impl Sets {
             return name.clone();
         }
         let (kind, note) = match id {
-            SetId::Selector(selector) => (SetKind::Nets, selector.clone()),
+            SetId::Selector(selector) => (SetKind::Nets, selector.to_string()),
             SetId::NamedPort { selector, port, .. } => {
                 (SetKind::AddrPorts, format!("port {port} of {selector}"))
             }
