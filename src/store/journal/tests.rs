@@ -125,15 +125,16 @@ fn torn_at_every_byte_the_last_whole_commit_counts() {
 }
 
 #[test]
-fn every_flipped_bit_costs_no_more_than_the_commits_behind_it() {
+fn every_damaged_byte_costs_no_more_than_the_commits_behind_it() {
     let (mut bytes, first) = bytes();
     let dir = tempfile::tempdir().unwrap();
-    for bit in 0..bytes.len() * 8 {
-        bytes[bit / 8] ^= 1 << (bit % 8);
+    for at in 0..bytes.len() {
+        let flip = 1 << (at % 8);
+        bytes[at] ^= flip;
         fs::write(dir.path().join(CURRENT), &bytes).unwrap();
-        let expected = if bit / 8 < first { None } else { one() };
-        assert_eq!(found(dir.path()), expected, "bit {bit}");
-        bytes[bit / 8] ^= 1 << (bit % 8);
+        let expected = if at < first { None } else { one() };
+        assert_eq!(found(dir.path()), expected, "byte {at}");
+        bytes[at] ^= flip;
     }
 }
 
