@@ -1,10 +1,12 @@
 //! Child processes: fixed programs, arguments as a list, a clean environment, input by pipe, and an end in any case.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -212,13 +214,38 @@ impl Tools {
         if let Some(lock) = std::env::var_os("XTABLES_LOCKFILE") {
             command.env("XTABLES_LOCKFILE", lock);
         }
-        command
+        let child = command
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
+            .spawn()?;
+        remember(child.id());
+        Ok(child)
     }
+}
+
+/// Processes that this program started lately, the newest last.
+static OWN: Mutex<VecDeque<u32>> = Mutex::new(VecDeque::new());
+/// More than are ever under way or just over.
+const MAX_OWN: usize = 64;
+
+fn own() -> MutexGuard<'static, VecDeque<u32>> {
+    // The list is whole at any moment, even if a thread ended while it held the lock.
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn remember(pid: u32) {
+    let mut own = own();
+    if own.len() == MAX_OWN {
+        own.pop_front();
+    }
+    own.push_back(pid);
+}
+
+/// Whether a process is a tool that this program started lately.
+pub fn is_own(pid: u32) -> bool {
+    own().contains(&pid)
 }
 
 /// Follows a child from threads of their own: none of them can be held up by another, nor the caller by any of them. They end

@@ -5,6 +5,7 @@ mod command;
 pub mod conntrack;
 mod content;
 pub mod events;
+mod existing;
 pub mod ipset;
 pub mod iptables;
 pub mod links;

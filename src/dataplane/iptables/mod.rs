@@ -30,7 +30,7 @@ use super::command::{CommandError, Tools};
 use super::ipset::{Effect, PlanError, SetError, SetFailures, SetPlan, SetTable};
 use super::plan::{Applied, Plan, Refused};
 use super::wanted::{Members, Wanted};
-use super::{Dataplane, DataplaneError};
+use super::{Dataplane, DataplaneError, existing};
 use crate::api::Family;
 use crate::compile::{Name, Ruleset};
 use crate::config::Settings;
@@ -75,6 +75,16 @@ struct Difference {
     failures: SetFailures,
 }
 
+/// Whether a kernel that was looked at has no chain of ours: nothing was enforced until now.
+fn is_untouched(before: &Before) -> bool {
+    match before {
+        Before::Known(ruleset) => ruleset.tables.is_empty(),
+        Before::Found(found) => found.values().all(|saved| {
+            saved.hidden.is_empty() && saved.tables.values().all(|t| t.chains.is_empty())
+        }),
+    }
+}
+
 impl Iptables {
     /// A driver for this backend. `min_capacity` is the least size given to sets.
     pub fn new(backend: Backend, min_capacity: usize) -> Iptables {
@@ -104,6 +114,11 @@ impl Iptables {
         let mut applied = Applied::default();
         let mut failures = difference.failures;
         let ruleset = &wanted.ruleset;
+        let is_first =
+            difference.rules.as_ref().is_some_and(is_untouched) && !ruleset.tables.is_empty();
+        if is_first {
+            existing::make_known();
+        }
         let is_moving = difference.sets.changes_members();
         let effects = match difference.rules.as_ref().filter(|_| is_moving) {
             Some(Before::Known(old)) => Some(effect::of_sets(&[&**old, &**ruleset])),
@@ -122,6 +137,9 @@ impl Iptables {
         let mut kept_sets = None;
         if let Some(before) = difference.rules {
             let written = self.write_rules(ruleset, before, &mut applied)?;
+            if is_first {
+                existing::make_known();
+            }
             // Of a chain that stays as it was found it is not known which sets it uses.
             kept_sets = Some((written.ruleset, !written.kept.is_empty()));
         }
