@@ -1,13 +1,14 @@
 //! Answers to what clients ask through the control socket.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::control::{Call, Reply, Request};
 use super::report::{ConfigReport, PlanReport, SnapshotReport, SourceReport, Status};
 use super::run::Daemon;
 use crate::api::{self, Kind};
 use crate::calc::HostPolicy;
-use crate::dataplane::iptables;
+use crate::dataplane::{Wanted, iptables};
 use crate::verdict;
 
 impl Daemon<'_> {
@@ -146,14 +147,14 @@ impl Daemon<'_> {
             self.parts.engine.candidate(&resources)
         };
         let plan = tokio::task::block_in_place(|| {
-            self.parts.dataplane.read()?;
-            self.parts.dataplane.plan(&ruleset, &policy)
+            let wanted = Wanted::whole(Arc::new(ruleset), &policy);
+            self.parts.dataplane.plan(&wanted)
         });
         let plan = plan.map_err(|e| Reply::Error(e.to_string()))?;
         Ok(PlanReport {
             changes: !plan.is_empty(),
             changed: plan.changed,
-            lines: plan.lines(),
+            lines: plan.lines,
             issues,
         })
     }

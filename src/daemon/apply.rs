@@ -1,5 +1,6 @@
 //! Between the ruleset and the kernel: apply, compare, keep the snapshot.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::connections::Suspects;
@@ -7,7 +8,7 @@ use super::report::{ApplyReport, now};
 use super::run::{Daemon, NEVER, RETRY, START_EXTENSION};
 use super::{chain, notify};
 use crate::config::ExistingConnections;
-use crate::dataplane::{DataplaneError, Plan, iptables};
+use crate::dataplane::{Applied, DataplaneError, Wanted, iptables};
 use crate::store::Meta;
 
 impl Daemon<'_> {
@@ -18,7 +19,7 @@ impl Daemon<'_> {
             notify::extend_timeout(START_EXTENSION);
         }
         match tokio::task::block_in_place(|| self.write()) {
-            Ok(plan) => self.applied(&plan, begin),
+            Ok(applied) => self.applied(&applied, begin),
             Err(message) => {
                 if self.apply_error.as_ref() != Some(&message) {
                     tracing::error!(
@@ -32,22 +33,33 @@ impl Daemon<'_> {
         self.tell_systemd();
     }
 
-    fn write(&mut self) -> Result<Plan, String> {
+    fn wanted(&self) -> Wanted {
+        Wanted::whole(Arc::new(self.ruleset.clone()), self.parts.engine.policy())
+    }
+
+    fn write(&mut self) -> Result<Applied, String> {
         let failed = |e: DataplaneError| format!("cannot write the rules: {e}");
+        let wanted = self.wanted();
         let dataplane = &mut self.parts.dataplane;
-        let policy = self.parts.engine.policy();
         // A policy that nobody could read is not an empty one: rules of an earlier run are better than none.
         if !self.ready && self.parts.engine.is_blind() {
-            let plan = dataplane.plan(&self.ruleset, policy).map_err(failed)?;
+            let plan = dataplane.plan(&wanted).map_err(failed)?;
             if !plan.is_empty() {
                 return Err("no policy can be read and there is no snapshot of it".to_owned());
             }
         }
-        dataplane.apply(&self.ruleset, policy).map_err(failed)
+        dataplane.apply(&wanted).map_err(failed)
     }
 
-    fn applied(&mut self, plan: &Plan, begin: Instant) {
-        if self.apply_error.take().is_some() {
+    fn applied(&mut self, applied: &Applied, begin: Instant) {
+        let before = self.apply_error.take();
+        if let Some(problem) = problem(applied) {
+            if before.as_ref() != Some(&problem) {
+                tracing::error!("{problem}; everything else is in force, trying again");
+            }
+            self.apply_error = Some(problem);
+            self.retry_at = Some(Instant::now() + RETRY);
+        } else if before.is_some() {
             tracing::info!("the rules could be written again");
         }
         let generation = self.parts.generation;
@@ -55,7 +67,7 @@ impl Daemon<'_> {
         self.last_apply = Some(ApplyReport {
             when: now(),
             milliseconds,
-            changed: plan.changed,
+            changed: applied.changed,
         });
         self.verified_at = Some(now());
         self.schedule_verify();
@@ -64,11 +76,11 @@ impl Daemon<'_> {
         tracing::info!(
             generation,
             "policy in force: generation {generation}, {endpoints} endpoints, {} rules added, {} removed, {milliseconds} ms",
-            plan.changed.rules_added,
-            plan.changed.rules_removed
+            applied.changed.rules_added,
+            applied.changed.rules_removed
         );
         self.metrics.applied(begin.elapsed(), true);
-        if !plan.is_empty()
+        if !applied.changed.is_nothing()
             && self.parts.loaded.settings.existing_connections == ExistingConnections::Reevaluate
         {
             self.cutter.suspect(Suspects::Everybody);
@@ -108,28 +120,26 @@ impl Daemon<'_> {
     pub(super) fn verify(&mut self) {
         self.compared_at = Instant::now();
         self.schedule_verify();
-        let read = tokio::task::block_in_place(|| {
-            self.parts.dataplane.read()?;
-            let policy = self.parts.engine.policy();
-            self.parts.dataplane.plan(&self.ruleset, policy)
-        });
-        let error = read.as_ref().err().map(ToString::to_string);
+        let begin = Instant::now();
+        let wanted = self.wanted();
+        let dataplane = &mut self.parts.dataplane;
+        let result = tokio::task::block_in_place(|| dataplane.verify(&wanted));
+        let error = result.as_ref().err().map(ToString::to_string);
         if error != self.compare_error {
             self.compare_error = error;
             self.log_problems();
         }
-        match read {
-            Ok(plan) if plan.is_empty() => {
+        match result {
+            Ok(applied) if applied.changed.is_nothing() && applied.refused.is_empty() => {
                 self.verified_at = Some(now());
                 // Tried again now if the disk was full before.
                 self.save();
             }
-            Ok(plan) => {
-                tracing::warn!(
-                    "somebody changed moat's rules ({} lines differ): repairing",
-                    plan.lines().len()
-                );
-                self.apply();
+            Ok(applied) => {
+                if !applied.changed.is_nothing() {
+                    tracing::warn!("somebody changed moat's rules: repaired");
+                }
+                self.applied(&applied, begin);
             }
             // Reported with the other problems, once.
             Err(_) => {}
@@ -167,4 +177,13 @@ impl Daemon<'_> {
             self.snapshot = Some((generation, Instant::now()));
         }
     }
+}
+
+/// What of the policy is not in force.
+fn problem(applied: &Applied) -> Option<String> {
+    let refused = applied.refused.iter();
+    let lines: Vec<String> = refused
+        .map(|r| format!("{}: {}", r.object, r.reason))
+        .collect();
+    (!lines.is_empty()).then(|| format!("cannot write the rules: {}", lines.join("; ")))
 }
