@@ -1,7 +1,7 @@
 //! What a packet pays: small UDP packets from one network namespace through the INPUT of another, as a share of what passes
 //! where only "established accept, then accept" is loaded. Both hosts are flooded in turn, so that a busy machine slows both.
 //!
-//! `cargo bench --bench packets -- [nft|legacy] [v4|v6] [POLICIES] [spread|few|one]` (root; the default is everything).
+//! `cargo bench --bench packets -- [nft|legacy] [v4|v6] [POLICIES] [wide|few|one]` (root; the default is everything).
 
 #[path = "../tests/common/netns.rs"]
 mod netns;
@@ -30,7 +30,7 @@ const UNNAMED: u16 = 63_999;
 #[derive(Clone, Copy, Debug)]
 enum Spread {
     /// Each rule has a port of its own.
-    Spread,
+    Wide,
     /// All rules have one of twenty.
     Few,
     /// All rules have the same.
@@ -41,7 +41,7 @@ impl Spread {
     fn port(self, policy: usize, rule: usize) -> u16 {
         let number = policy * RULES + rule;
         let port = match self {
-            Spread::Spread => 1024 + (number * 5) % 60_000,
+            Spread::Wide => 1024 + (number * 5) % 60_000,
             Spread::Few => 8000 + number % 20 * 37,
             Spread::One => 8000,
         };
@@ -291,11 +291,11 @@ fn main() -> Result<(), String> {
     let sizes = number.map_or(vec![10, 1000], |n| vec![n]);
     for backend in [Backend::Nft, Backend::Legacy] {
         for (v6, family) in [(false, "v4"), (true, "v6")] {
-            for spread in [Spread::Spread, Spread::Few, Spread::One] {
+            for spread in [Spread::Wide, Spread::Few, Spread::One] {
                 let name = format!("{spread:?}").to_lowercase();
                 let wanted = has(&backend.to_string(), &["nft", "legacy"])
                     && has(family, &["v4", "v6"])
-                    && has(&name, &["spread", "few", "one"]);
+                    && has(&name, &["wide", "few", "one"]);
                 for policies in sizes.iter().copied().filter(|_| wanted) {
                     measure(
                         backend,

@@ -52,6 +52,15 @@ impl Builder<'_> {
         self.options.reject && self.table == Table::Filter
     }
 
+    /// What ends the filter table for an accepted packet.
+    pub(super) fn accept(&self) -> Target {
+        if self.options.filter_accept {
+            Target::Accept
+        } else {
+            Target::Return
+        }
+    }
+
     pub(super) fn rules(&mut self) -> &mut TableRules {
         self.frame
             .tables

@@ -1,9 +1,13 @@
 //! From interfaces to the chains of endpoints.
 
 use super::builder::Builder;
+use super::endpoint::known_rule;
 use super::ruleset::{End, KRule, Match, Target};
 use crate::api::Family;
 use crate::calc::{Category, Direction, HostEp};
+
+/// Up to so many interfaces have a rule for known flows before everything else.
+const KNOWN_FIRST: usize = 8;
 
 /// How a dispatch chain treats interfaces of workloads under a `*` endpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,8 +62,6 @@ impl Builder<'_> {
     }
 
     /// Makes the chain that leads from interfaces to endpoint chains; says whether anything is governed.
-    ///
-    /// An endpoint with a name overrides `*` in every category, so it is listed even where it has no policy.
     pub(super) fn dispatch(
         &mut self,
         name: &str,
@@ -67,6 +69,24 @@ impl Builder<'_> {
         direction: Direction,
         workloads: Workloads,
     ) -> bool {
+        let rules = self.dispatch_rules(category, direction, workloads, false);
+        let governs = rules.is_some();
+        if let Some(rules) = rules {
+            self.put_chain(name, rules);
+        }
+        governs
+    }
+
+    /// The rules that lead from interfaces to endpoint chains; `None` when nothing is governed.
+    ///
+    /// An endpoint with a name overrides `*` in every category, so it is listed even where it has no policy.
+    pub(super) fn dispatch_rules(
+        &mut self,
+        category: Category,
+        direction: Direction,
+        workloads: Workloads,
+        known_before: bool,
+    ) -> Option<Vec<KRule>> {
         let policy = self.policy;
         let mut rules = Vec::new();
         let mut governs = false;
@@ -75,7 +95,7 @@ impl Builder<'_> {
             .values()
             .filter(|e| !e.attach.interfaces.is_empty())
         {
-            let chain = self.host_chain(ep, category, direction);
+            let chain = self.host_chain(ep, category, direction, known_before);
             governs |= chain.is_some();
             let target = chain.map_or(Target::Return, |c| Target::Goto(c.into()));
             for iface in &ep.attach.interfaces {
@@ -86,8 +106,7 @@ impl Builder<'_> {
                 ));
             }
         }
-        let lo_is_named = policy.named("lo").is_some();
-        if !lo_is_named {
+        if policy.named("lo").is_none() {
             rules.push(KRule::new(
                 vec![on_iface(direction, "lo")],
                 Target::Return,
@@ -98,7 +117,7 @@ impl Builder<'_> {
             governs |= self.dispatch_addresses(direction, &mut rules);
         }
         if let Some(ep) = policy.others()
-            && let Some(chain) = self.host_chain(ep, category, direction)
+            && let Some(chain) = self.host_chain(ep, category, direction, known_before)
         {
             if workloads == Workloads::Skipped {
                 for iface in self.workload_ifaces() {
@@ -109,6 +128,9 @@ impl Builder<'_> {
                     ));
                 }
             }
+            if known_before {
+                rules.push(known_rule(vec![], self.accept()));
+            }
             rules.push(KRule::new(
                 vec![],
                 Target::Goto(chain.into()),
@@ -116,10 +138,19 @@ impl Builder<'_> {
             ));
             governs = true;
         }
-        if governs {
-            self.put_chain(name, rules);
-        }
-        governs
+        governs.then_some(rules)
+    }
+
+    /// Rules that let packets of known flows pass before anything else is asked about them; `None` where each endpoint must
+    /// do it, because the interfaces are too many.
+    pub(super) fn known_first(&self, direction: Direction) -> Option<Vec<KRule>> {
+        let policy = self.policy;
+        let named = policy.endpoints.values().flat_map(|e| &e.attach.interfaces);
+        let rules: Vec<KRule> = named
+            .filter(|i| !policy.is_workload_iface(i))
+            .map(|i| known_rule(vec![on_iface(direction, i)], self.accept()))
+            .collect();
+        (rules.len() <= KNOWN_FIRST).then_some(rules)
     }
 
     /// Endpoints that wait for an interface with one of their addresses govern the addresses meanwhile.
@@ -140,7 +171,7 @@ impl Builder<'_> {
             if own.is_empty() {
                 continue;
             }
-            let Some(chain) = self.host_chain(ep, Category::Normal, direction) else {
+            let Some(chain) = self.host_chain(ep, Category::Normal, direction, false) else {
                 continue;
             };
             for address in own {

@@ -1,10 +1,13 @@
 //! The chain of one endpoint in one category and direction (facts 3.3), and the failsafes.
 
+use std::collections::BTreeMap;
+
 use super::ALLOW_CHAIN;
 use super::builder::Builder;
 use super::names;
+use super::policy::{chunks, merge_ranges};
 use super::ruleset::{End, KRule, Match, Name, Table, Target};
-use crate::api::{Family, Protocol};
+use crate::api::{Family, PortRange, Protocol};
 use crate::calc::{Category, Direction, Failsafe, HostEp, WorkloadEp};
 
 /// States of packets that belong to an accepted flow.
@@ -20,13 +23,22 @@ pub(super) struct Place {
     known: Target,
 }
 
+impl Place {
+    /// Whether moat is through with an accepted packet, so that nobody asks for its mark.
+    pub(super) fn ends(&self) -> bool {
+        self.category == Category::Normal && self.accepted == Target::Accept
+    }
+}
+
 impl Builder<'_> {
-    /// Makes the chain of a host endpoint and returns its name; `None` when the category has no policy there.
+    /// Makes the chain of a host endpoint and returns its name; `None` when the category has no policy there. Where the dispatch
+    /// has let packets of known flows pass before, the chain need not.
     pub(super) fn host_chain(
         &mut self,
         ep: &HostEp,
         category: Category,
         direction: Direction,
+        known_before: bool,
     ) -> Option<String> {
         let tiers = ep.tiers(category);
         if tiers.is_empty() && category != Category::Normal {
@@ -40,13 +52,15 @@ impl Builder<'_> {
         };
         let name = names::chain(prefix, &ep.name);
         let place = self.place(category, direction);
-        let mut rules = self.before_policy(&place, category != Category::Forward);
-        self.tiers(&name, tiers, &place, &mut rules);
+        let known_before = known_before && ep.attach.addresses.is_empty();
+        let mut rules = self.before_policy(&place, category != Category::Forward, known_before);
+        let mut policy = Vec::new();
+        self.tiers(&name, tiers, &place, &mut policy);
         match category {
-            Category::Normal => self.profiles(&ep.profiles, &place, &mut rules),
+            Category::Normal => self.profiles(&ep.profiles, &place, &mut policy),
             Category::Forward if tiers.iter().all(|t| t.policies(direction).is_empty()) => {
                 let target = Target::Goto(ALLOW_CHAIN.into());
-                rules.push(KRule::new(
+                policy.push(KRule::new(
                     vec![],
                     target,
                     "no policy in this direction: forwarded traffic is allowed",
@@ -55,6 +69,10 @@ impl Builder<'_> {
             }
             _ => {}
         }
+        if !place.ends() || policy.iter().any(reads_mark) {
+            rules.push(self.clear_marks());
+        }
+        rules.append(&mut policy);
         self.put_chain(&name, rules);
         Some(name)
     }
@@ -74,7 +92,8 @@ impl Builder<'_> {
         let mut place = self.place(Category::Normal, direction);
         // The other end of a forwarded packet, and defaultEndpointToHostAction, come after this chain.
         place.accepted = Target::Return;
-        let mut rules = self.before_policy(&place, false);
+        let mut rules = self.before_policy(&place, false, false);
+        rules.push(self.clear_marks());
         self.tiers(&name, &ep.tiers, &place, &mut rules);
         self.profiles(&ep.profiles, &place, &mut rules);
         self.put_chain(&name, rules);
@@ -83,7 +102,7 @@ impl Builder<'_> {
 
     fn place(&self, category: Category, direction: Direction) -> Place {
         let accept_if = |yes: bool| if yes { Target::Accept } else { Target::Return };
-        let filter = accept_if(self.options.filter_accept);
+        let filter = self.accept();
         let accepted = match (self.table, category) {
             (Table::Raw, _) => Target::Accept,
             (Table::Mangle, Category::PreDnat) => accept_if(self.options.mangle_accept),
@@ -103,15 +122,11 @@ impl Builder<'_> {
         }
     }
 
-    fn before_policy(&mut self, place: &Place, failsafes: bool) -> Vec<KRule> {
+    fn before_policy(&mut self, place: &Place, failsafes: bool, known_before: bool) -> Vec<KRule> {
         let tracked = place.category != Category::Untracked;
         let mut rules = Vec::new();
-        if tracked {
-            rules.push(KRule::new(
-                vec![Match::State(KNOWN)],
-                place.known.clone(),
-                "part of an accepted flow",
-            ));
+        if tracked && !known_before {
+            rules.push(known_rule(Vec::new(), place.known.clone()));
         }
         if failsafes && self.family == Family::V6 {
             let chain = self.essential_chain();
@@ -129,10 +144,9 @@ impl Builder<'_> {
                 "fits no flow",
             ));
         }
-        if failsafes && let Some(chain) = self.failsafe_chain(place) {
-            rules.push(KRule::new(vec![], Target::Jump(chain.into()), "failsafes"));
+        if failsafes {
+            rules.extend(self.failsafes(place));
         }
-        rules.push(self.clear_marks());
         rules
     }
 
@@ -216,45 +230,51 @@ impl Builder<'_> {
         name
     }
 
-    fn failsafe_chain(&mut self, place: &Place) -> Option<String> {
+    /// One rule for each protocol and peer: a packet of another protocol is through with it at once.
+    fn failsafes(&self, place: &Place) -> Vec<KRule> {
         let options = &self.policy.options;
-        let (name, ours, replies, peer) = match place.direction {
-            Direction::Ingress => (
-                "moat-failsafe-in",
-                &options.failsafe_in,
-                &options.failsafe_out,
-                End::Src,
-            ),
-            Direction::Egress => (
-                "moat-failsafe-out",
-                &options.failsafe_out,
-                &options.failsafe_in,
-                End::Dst,
-            ),
+        let (ours, replies, peer) = match place.direction {
+            Direction::Ingress => (&options.failsafe_in, &options.failsafe_out, End::Src),
+            Direction::Egress => (&options.failsafe_out, &options.failsafe_in, End::Dst),
         };
-        let family = self.family;
-        let rule = |f: &Failsafe, port_end: End| {
-            if f.net.is_some_and(|n| Family::of_net(&n) != family) {
-                return None;
-            }
-            let mut matches = vec![Match::Protocol(f.protocol, false)];
-            matches.extend(f.net.map(|n| Match::Net(peer, n.trunc(), false)));
-            matches.push(Match::Ports(
-                port_end,
-                [crate::api::PortRange::one(f.port)].into(),
-                false,
-            ));
-            Some(KRule::new(matches, Target::Accept, "failsafe"))
-        };
-        let mut rules: Vec<KRule> = ours.iter().filter_map(|f| rule(f, End::Dst)).collect();
+        let mut rules = self.failsafe_rules(ours, peer, End::Dst);
         // Before connection tracking replies are known by their source port only (facts 3.8).
         if place.category == Category::Untracked {
-            rules.extend(replies.iter().filter_map(|f| rule(f, End::Src)));
+            rules.extend(self.failsafe_rules(replies, peer, End::Src));
         }
-        if rules.is_empty() {
-            return None;
-        }
-        self.put_chain(name, rules);
-        Some(name.to_owned())
+        rules
     }
+
+    fn failsafe_rules(&self, failsafes: &[Failsafe], peer: End, port_end: End) -> Vec<KRule> {
+        let mut groups: BTreeMap<_, Vec<PortRange>> = BTreeMap::new();
+        let elsewhere = |f: &&Failsafe| f.net.is_some_and(|n| Family::of_net(&n) != self.family);
+        for failsafe in failsafes.iter().filter(|f| !elsewhere(f)) {
+            let net = failsafe.net.map(|n| n.trunc());
+            let ports = groups.entry((failsafe.protocol, net)).or_default();
+            ports.push(PortRange::one(failsafe.port));
+        }
+        let mut rules = Vec::new();
+        for ((protocol, net), ports) in groups {
+            for ports in chunks(&merge_ranges(&ports)) {
+                let mut matches = vec![
+                    Match::Protocol(protocol, false),
+                    Match::Ports(port_end, ports.into(), false),
+                ];
+                matches.extend(net.map(|n| Match::Net(peer, n, false)));
+                rules.push(KRule::new(matches, Target::Accept, "failsafes"));
+            }
+        }
+        rules
+    }
+}
+
+/// Lets packets of known flows pass.
+pub(super) fn known_rule(mut matches: Vec<Match>, target: Target) -> KRule {
+    matches.push(Match::State(KNOWN));
+    KRule::new(matches, target, "part of an accepted flow")
+}
+
+/// Whether a rule depends on our marks being clear before.
+fn reads_mark(rule: &KRule) -> bool {
+    rule.matches.iter().any(|m| matches!(m, Match::Mark(..)))
 }

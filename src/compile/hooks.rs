@@ -122,18 +122,28 @@ impl Builder<'_> {
 
     /// Lets a packet pass that an earlier stage accepted.
     fn accepted_before(&self, note: &str) -> KRule {
-        let target = if self.options.filter_accept {
-            Target::Accept
-        } else {
-            Target::Return
-        };
-        KRule::new(vec![self.accept_mark(false)], target, note)
+        KRule::new(vec![self.accept_mark(false)], self.accept(), note)
     }
 
-    /// The way to the chains for traffic of local processes, if any endpoint governs some.
-    fn host_endpoints(&mut self, chain: &str, direction: Direction) -> Option<KRule> {
-        let governs = self.dispatch(chain, Category::Normal, direction, Workloads::Skipped);
-        governs.then(|| KRule::new(vec![], Target::Jump(chain.into()), "host endpoints"))
+    /// What traffic of local processes meets: known flows first, then these rules, then the endpoints.
+    fn local(&mut self, hook: &'static str, direction: Direction, between: Vec<KRule>) {
+        let known = self.known_first(direction);
+        let endpoints = self.dispatch_rules(
+            Category::Normal,
+            direction,
+            Workloads::Skipped,
+            known.is_some(),
+        );
+        let mut rules = Vec::new();
+        if endpoints.is_some() {
+            rules.extend(known.into_iter().flatten());
+        }
+        rules.extend(between);
+        // Not in a chain of their own: each jump costs every packet.
+        rules.extend(endpoints.into_iter().flatten());
+        if !rules.is_empty() {
+            self.hook(hook, rules);
+        }
     }
 
     fn input(&mut self, early: bool) {
@@ -153,10 +163,7 @@ impl Builder<'_> {
         if early {
             rules.push(self.accepted_before("untracked or preDNAT policy allowed it"));
         }
-        rules.extend(self.host_endpoints("moat-from", Direction::Ingress));
-        if !rules.is_empty() {
-            self.hook("INPUT", rules);
-        }
+        self.local("INPUT", Direction::Ingress, rules);
     }
 
     fn workload_to_host(&mut self) {
@@ -307,9 +314,6 @@ impl Builder<'_> {
             ));
             rules.extend(self.to_workloads());
         }
-        rules.extend(self.host_endpoints("moat-to", Direction::Egress));
-        if !rules.is_empty() {
-            self.hook("OUTPUT", rules);
-        }
+        self.local("OUTPUT", Direction::Egress, rules);
     }
 }

@@ -22,9 +22,9 @@ pub(super) struct Written {
     pub(super) note: Name,
     /// The rules.
     pub(super) rules: Chain,
-    /// Whether a rule allows.
-    pub(super) allows: bool,
-    /// Whether a rule passes.
+    /// Whether a rule sets the accept mark.
+    pub(super) marks: bool,
+    /// Whether a rule sets the pass mark.
     pub(super) passes: bool,
 }
 
@@ -35,6 +35,8 @@ pub(super) struct Variant {
     pub(super) family: Family,
     /// Denied packets are answered.
     pub(super) reject: bool,
+    /// Allowed packets are accepted at once, not marked.
+    pub(super) accept: bool,
 }
 
 #[derive(Debug)]
@@ -119,7 +121,8 @@ impl Memo {
             .notes
             .entry(variant.direction)
             .or_insert_with(|| notes(lists, variant.direction));
-        let [allow, pass] = self.marking.clone();
+        let [mark, pass] = self.marking.clone();
+        let allow = if variant.accept { Target::Accept } else { mark };
         let deny = if variant.reject {
             Target::Reject
         } else {
@@ -139,7 +142,7 @@ impl Memo {
             serial: self.serial,
             name: names::rules_chain(&lists.id, variant.direction).into(),
             note: lists.id.to_string().into(),
-            allows: goes(&targets.allow),
+            marks: !variant.accept && goes(&targets.allow),
             passes: goes(&targets.pass),
             rules,
         });

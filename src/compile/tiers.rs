@@ -20,10 +20,10 @@ pub(super) fn tree_room(policy: &HostPolicy) -> usize {
     ROOM * policy.policies.values().map(rules).sum::<usize>()
 }
 
-/// What rules can do besides deny.
+/// What rules may leave behind.
 #[derive(Clone, Copy)]
-struct Can {
-    allow: bool,
+struct Marking {
+    accept: bool,
     pass: bool,
 }
 
@@ -48,25 +48,14 @@ impl Builder<'_> {
                     Target::SetMark(0, self.marks.pass),
                     format!("start of tier {}", tier.tier),
                 ));
-                pass_was_set = false;
             }
             let host = self.policy;
-            let lists = ids.iter().filter_map(|id| host.policies.get(id));
-            let policies: Vec<Arc<Written>> =
-                lists.map(|l| self.written(l, place.direction)).collect();
-            if let Some(root) = self.tree(chain, &tier.tier, place.direction, &policies) {
-                let note = format!("port tree of tier {}", tier.tier);
-                rules.push(KRule::new(vec![], Target::Jump(root), note));
-                let can = Can {
-                    allow: policies.iter().any(|w| w.allows),
-                    pass: policies.iter().any(|w| w.passes),
-                };
-                pass_was_set = self.after_rules(can, place, rules);
-            } else {
-                for policy in policies {
-                    pass_was_set |= self.own_chain(&policy, place, pass_was_set, rules);
-                }
-            }
+            let lists: Vec<&Arc<RuleLists>> =
+                ids.iter().filter_map(|id| host.policies.get(id)).collect();
+            pass_was_set = match self.room_for_tree(&lists, place) {
+                true => self.tree(chain, &tier.tier, &lists, place, rules),
+                false => self.own_chains(&lists, place, rules),
+            };
             if tier.default_deny {
                 let matches = self.unless_passed(pass_was_set);
                 rules.push(KRule::new(
@@ -78,33 +67,73 @@ impl Builder<'_> {
         }
     }
 
-    fn written(&mut self, lists: &Arc<RuleLists>, direction: Direction) -> Arc<Written> {
+    fn written(
+        &mut self,
+        lists: &Arc<RuleLists>,
+        direction: Direction,
+        accept: bool,
+    ) -> Arc<Written> {
         let variant = Variant {
             direction,
             family: self.family,
             reject: self.rejects(),
+            accept,
         };
         self.memo.written(lists, variant, self.options)
     }
 
-    /// The root of the tree for these policies, if they are worth one.
+    /// Whether policies are worth a tree, and there is room for it.
+    fn room_for_tree(&mut self, lists: &[&Arc<RuleLists>], place: &Place) -> bool {
+        let count = lists.iter().map(|l| l.rules(place.direction).len()).sum();
+        if count <= self.options.tree_from {
+            return false;
+        }
+        let left = self.trees.room.checked_sub(count);
+        self.trees.room = left.unwrap_or(self.trees.room);
+        left.is_some()
+    }
+
+    /// Jumps to the tree for these policies. Says whether the pass mark may be set then.
     fn tree(
+        &mut self,
+        chain: &str,
+        tier: &str,
+        lists: &[&Arc<RuleLists>],
+        place: &Place,
+        rules: &mut Vec<KRule>,
+    ) -> bool {
+        // Nobody asks for the mark of what ends here, and a rule that accepts is cheaper than one that marks.
+        let accept = place.ends();
+        let policies: Vec<Arc<Written>> = lists
+            .iter()
+            .map(|l| self.written(l, place.direction, accept))
+            .collect();
+        if policies.iter().all(|w| w.rules.is_empty()) {
+            return false;
+        }
+        let root = self.root(chain, tier, place.direction, &policies);
+        let note = format!("port tree of tier {tier}");
+        rules.push(KRule::new(vec![], Target::Jump(root), note));
+        let marking = Marking {
+            accept: policies.iter().any(|w| w.marks),
+            pass: policies.iter().any(|w| w.passes),
+        };
+        self.after_rules(marking, place, rules)
+    }
+
+    /// The root of the tree for these policies.
+    fn root(
         &mut self,
         chain: &str,
         tier: &str,
         direction: Direction,
         policies: &[Arc<Written>],
-    ) -> Option<Name> {
-        let count: usize = policies.iter().map(|w| w.rules.len()).sum();
-        if count <= self.options.tree_from {
-            return None;
-        }
+    ) -> Name {
         let serials = policies.iter().map(|w| w.serial).collect();
         let key = (self.table, serials);
         if let Some(root) = self.trees.shared.get(&key) {
-            return Some(root.clone());
+            return root.clone();
         }
-        self.trees.room = self.trees.room.checked_sub(count)?;
         let root: Name = names::tree(chain, tier, direction).into();
         let at = (self.family, self.table);
         let place = (at.0, at.1, root.clone());
@@ -113,17 +142,32 @@ impl Builder<'_> {
         let tree = Tree::update(old, &root, tier, self.options.leaf, policies, edits);
         self.trees.new.insert(place, tree);
         self.trees.shared.insert(key, root.clone());
-        Some(root)
+        root
+    }
+
+    /// Jumps to the chains of policies, one after the other. Says whether the pass mark may be set then.
+    fn own_chains(
+        &mut self,
+        lists: &[&Arc<RuleLists>],
+        place: &Place,
+        rules: &mut Vec<KRule>,
+    ) -> bool {
+        let mut pass_was_set = false;
+        for lists in lists {
+            pass_was_set |= self.own_chain(lists, place, pass_was_set, rules);
+        }
+        pass_was_set
     }
 
     /// Jumps to the chain of a policy or profile, unless it is empty in this family. Says whether the pass mark may be set then.
     fn own_chain(
         &mut self,
-        written: &Written,
+        lists: &Arc<RuleLists>,
         place: &Place,
         guard: bool,
         rules: &mut Vec<KRule>,
     ) -> bool {
+        let written = self.written(lists, place.direction, false);
         if written.rules.is_empty() {
             return false;
         }
@@ -134,26 +178,26 @@ impl Builder<'_> {
             Target::Jump(written.name.clone()),
             written.note.clone(),
         ));
-        let can = Can {
-            allow: written.allows,
+        let marking = Marking {
+            accept: written.marks,
             pass: written.passes,
         };
-        self.after_rules(can, place, rules)
+        self.after_rules(marking, place, rules)
     }
 
     /// What follows a jump to rules. Says whether the pass mark may be set then.
-    fn after_rules(&mut self, can: Can, place: &Place, rules: &mut Vec<KRule>) -> bool {
-        if can.allow || can.pass {
+    fn after_rules(&mut self, marking: Marking, place: &Place, rules: &mut Vec<KRule>) -> bool {
+        if marking.accept || marking.pass {
             self.mark_chains();
         }
-        if can.allow {
+        if marking.accept {
             let accepted = || vec![Match::Mark(self.marks.accept, self.marks.accept, false)];
             if place.category == Category::Untracked {
                 rules.push(KRule::new(accepted(), Target::NoTrack, ""));
             }
             rules.push(KRule::new(accepted(), place.accepted.clone(), ""));
         }
-        can.pass
+        marking.pass
     }
 
     fn unless_passed(&self, guard: bool) -> Vec<Match> {
@@ -168,8 +212,7 @@ impl Builder<'_> {
     pub(super) fn profiles(&mut self, profiles: &[String], place: &Place, rules: &mut Vec<KRule>) {
         let host = self.policy;
         for lists in profiles.iter().filter_map(|p| host.profiles.get(p)) {
-            let written = self.written(lists, place.direction);
-            self.own_chain(&written, place, false, rules);
+            self.own_chain(lists, place, false, rules);
         }
         rules.push(KRule::new(
             vec![],
