@@ -374,4 +374,6 @@ fn an_unchanged_file_is_confirmed_without_being_read() {
 }
 
 mod disk;
+mod mounts;
+mod quick;
 mod random;
