@@ -1,0 +1,241 @@
+//! Changes, one by one, through calculator, compiler and dataplane, as the daemon hands them on, without the files before them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moat::api::{self, Resource};
+use moat::calc::{Calculator, Host};
+use moat::compile::{Compiler, Options, Ruleset};
+use moat::config::{Input, Settings, load};
+use moat::dataplane::iptables::{Backend, Iptables};
+use moat::dataplane::{Dataplane, Handover, Wanted};
+
+use crate::daemon;
+use crate::raw;
+use crate::table::Table;
+use crate::world::{self, Size, Workload};
+use crate::{inside, median};
+
+/// Times that a label is changed.
+const LABELS: usize = 400;
+/// Times that a policy is changed.
+const POLICIES: usize = 21;
+
+struct Pipeline {
+    calculator: Calculator,
+    compiler: Compiler,
+    options: Options,
+    ruleset: Arc<Ruleset>,
+    handover: Handover,
+    backend: Backend,
+    dataplane: Iptables,
+}
+
+impl Pipeline {
+    fn new(settings: &Settings, backend: Backend) -> Pipeline {
+        let host = Host {
+            node: world::HOST.to_owned(),
+            ..Host::default()
+        };
+        let options = Options::new(settings, true);
+        Pipeline {
+            calculator: Calculator::new(host, settings),
+            compiler: Compiler::new(options.clone()),
+            options,
+            ruleset: Arc::default(),
+            handover: Handover::default(),
+            backend,
+            dataplane: Iptables::new(backend, settings.max_ipset_size as usize),
+        }
+    }
+
+    fn load(&mut self, documents: impl Iterator<Item = String>) {
+        for document in documents {
+            self.calculator.upsert(&parse(&document));
+        }
+        self.calculator.flush();
+        let policy = self.calculator.current();
+        self.ruleset = self.compiler.compile(policy, &self.options);
+        let wanted = self.handover.whole(&self.ruleset, policy);
+        self.dataplane.apply(&wanted).expect("a first apply");
+    }
+
+    /// What a change makes of what is wanted, if it matters here, and the time to find out.
+    fn calculate(&mut self, resource: &Resource) -> (Duration, Option<Wanted>) {
+        let begin = Instant::now();
+        self.calculator.upsert(resource);
+        let changes = self.calculator.flush();
+        if changes.is_empty() {
+            return (begin.elapsed(), None);
+        }
+        let policy = self.calculator.current();
+        if changes.touches_rules() {
+            self.ruleset = self.compiler.compile(policy, &self.options);
+        }
+        let wanted = self.handover.changed(&self.ruleset, policy, &changes);
+        (begin.elapsed(), Some(wanted))
+    }
+
+    fn apply(&mut self, wanted: &Wanted) -> Duration {
+        let begin = Instant::now();
+        let applied = self.dataplane.apply(wanted).expect("an apply");
+        assert!(applied.refused.is_empty(), "{:?}", applied.refused);
+        begin.elapsed()
+    }
+}
+
+fn parse(document: &str) -> Resource {
+    let parsed = api::parse_bytes("world.json", document.as_bytes());
+    assert!(!parsed.has_errors(), "{:?}", parsed.issues);
+    parsed.resources.into_iter().next().expect("one resource")
+}
+
+fn settings(backend: &str) -> Settings {
+    let nowhere = std::path::Path::new("/nonexistent/moat.toml");
+    let input = Input {
+        config_file: nowhere,
+        explicit: false,
+        vendor_dir: nowhere,
+        env: vec![("MOAT_IPTABLES_BACKEND".to_owned(), backend.to_owned())],
+        node: Some(world::HOST),
+        felix: Vec::new(),
+        hostname: world::HOST.to_owned(),
+    };
+    load(&input).expect("valid settings").settings
+}
+
+/// Labels and policies that change one at a time.
+pub fn measure(table: &mut Table, backend: &str, seed: u64, size: Size, workloads: &[Workload]) {
+    let host = daemon::Host::new("library");
+    let kind = match backend {
+        "nft" => Backend::Nft,
+        _ => Backend::Legacy,
+    };
+    let settings = settings(backend);
+    let policies = world::policies(seed, size, "192.0.2.1");
+    inside(host.namespace(), || {
+        let mut pipeline = Pipeline::new(&settings, kind);
+        let documents = policies.iter().cloned();
+        pipeline.load(documents.chain(workloads.iter().map(Workload::json)));
+        moving_label(table, &mut pipeline, workloads);
+        irrelevant_label(table, &mut pipeline, workloads);
+        changed_policy(table, &mut pipeline, backend, &policies);
+    });
+}
+
+/// A label whose change moves one address between two sets.
+fn moving_label(table: &mut Table, pipeline: &mut Pipeline, workloads: &[Workload]) {
+    let dev = workloads
+        .iter()
+        .find(|w| w.env != "prod")
+        .expect("one of dev");
+    let resource = |env: &'static str| parse(&Workload { env, ..dev.clone() }.json());
+    // In the small variant an address enters and leaves the set of `env == 'prod'`; in the big one it moves between two apps.
+    let app = |app: usize| parse(&Workload { app, ..dev.clone() }.json());
+    let pair = match pipeline.calculator.current().sets.len() {
+        0..=200 => [resource("prod"), resource("dev")],
+        _ => [app(dev.app + 1), app(dev.app)],
+    };
+    let (mut calculations, mut totals) = (Vec::new(), Vec::new());
+    for n in 0..LABELS {
+        let (calculation, wanted) = pipeline.calculate(&pair[n % 2]);
+        let applied = pipeline.apply(&wanted.expect("a change that matters"));
+        calculations.push(calculation);
+        totals.push(calculation + applied);
+    }
+    table.limit(
+        "one label change that moves an address: calculation",
+        median(calculations),
+        Duration::from_micros(100),
+    );
+    table.limit(
+        "  until it is in the kernel",
+        median(totals),
+        Duration::from_millis(1),
+    );
+}
+
+fn irrelevant_label(table: &mut Table, pipeline: &mut Pipeline, workloads: &[Workload]) {
+    let resources: Vec<Resource> = workloads
+        .iter()
+        .take(LABELS)
+        .map(|w| parse(&w.json().replace("\"zone\":\"", "\"zone\":\"x")))
+        .collect();
+    let mut times = Vec::new();
+    for resource in &resources {
+        let (time, wanted) = pipeline.calculate(resource);
+        assert!(wanted.is_none(), "the change mattered");
+        times.push(time);
+    }
+    table.limit(
+        "a label change that no local policy asks about",
+        median(times),
+        Duration::from_micros(20),
+    );
+}
+
+/// A policy of which one port changes; raw is the restore tool with the same lines, on a host with the same rules.
+fn changed_policy(table: &mut Table, pipeline: &mut Pipeline, backend: &str, policies: &[String]) {
+    let is_third = |p: &&String| p.contains("\"name\":\"p0003\"");
+    let document = policies.iter().find(is_third).expect("a policy");
+    let port = document.split("\"ports\":[").nth(1);
+    let port = port.and_then(|t| t.split(']').next()).expect("a port");
+    let other = document.replacen(&format!("[{port}]"), "[50123]", 1);
+    let pair = [parse(&other), parse(document)];
+    let twin = daemon::Host::new("twin");
+    raw::State::save_here(backend).restore(twin.namespace());
+    let (mut calculations, mut totals, mut raws) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..POLICIES {
+        let (calculation, wanted) = pipeline.calculate(&pair[n % 2]);
+        let texts = pipeline.restore_texts();
+        let applied = pipeline.apply(&wanted.expect("a change that matters"));
+        calculations.push(calculation);
+        totals.push(calculation + applied);
+        raws.push(raw::restore_texts(twin.namespace(), backend, &texts));
+    }
+    let calculation = median(calculations);
+    table.limit(
+        "one changed policy: calculation",
+        calculation,
+        Duration::from_millis(1),
+    );
+    let raw = Some((median(raws), 1.5));
+    table.row(
+        "  until it is in the kernel (raw: the same lines)",
+        median(totals),
+        raw,
+    );
+}
+
+impl Pipeline {
+    /// What the restore tools of IPv4 and IPv6 would have to read now, found by a driver that knows nothing yet.
+    fn restore_texts(&self) -> [String; 2] {
+        let mut planner = Iptables::new(self.backend, 1 << 16);
+        let wanted = Wanted::whole(self.ruleset.clone(), self.calculator.current());
+        let plan = planner.plan(&wanted).expect("a plan");
+        ["iptables -t ", "ip6tables -t "].map(|tool| text_of(&plan.lines, tool))
+    }
+}
+
+fn text_of(lines: &[String], tool: &str) -> String {
+    let mut text = String::new();
+    let mut open = "";
+    let own = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix(tool)?.split_once(": "));
+    for (name, line) in own {
+        if name != open {
+            if !open.is_empty() {
+                text.push_str("COMMIT\n");
+            }
+            text.push_str(&format!("*{name}\n"));
+            open = name;
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    if !open.is_empty() {
+        text.push_str("COMMIT\n");
+    }
+    text
+}
