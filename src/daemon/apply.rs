@@ -183,7 +183,7 @@ impl Daemon<'_> {
 fn problem(applied: &Applied) -> Option<String> {
     let refused = applied.refused.iter();
     let lines: Vec<String> = refused
-        .map(|r| format!("{}: {}", r.object, r.reason))
+        .map(|(object, reason)| format!("{object}: {reason}"))
         .collect();
     (!lines.is_empty()).then(|| format!("cannot write the rules: {}", lines.join("; ")))
 }
