@@ -1,6 +1,6 @@
 //! What is to change in the kernel, and what was changed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,24 +58,8 @@ impl Plan {
     }
 }
 
-/// Something of the policy that is not in force.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Refused {
-    /// What, in policy words.
-    pub object: String,
-    /// Why, in the words of who refused it.
-    pub reason: String,
-}
-
-impl Refused {
-    /// Says so.
-    pub fn new(object: &str, reason: &str) -> Refused {
-        Refused {
-            object: object.to_owned(),
-            reason: reason.to_owned(),
-        }
-    }
-}
+/// What of the policy is not in force, in policy words, and why, in the words of who refused it first.
+pub type Refused = BTreeMap<String, String>;
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,5 +67,5 @@ pub struct Applied {
     /// Numbers.
     pub changed: Changed,
     /// What is not in force. Everything else is. The caller shows it and tries again, with all members, after a while.
-    pub refused: BTreeSet<Refused>,
+    pub refused: Refused,
 }

@@ -51,7 +51,7 @@ pub fn compare(
         there.extend(member.filter(|_| there.len() < limit));
     })?;
     let missing: Vec<Member> = content.iter().filter(|m| !there.contains(m)).collect();
-    if missing.len() + surplus.len() > total.max(SURPLUS) {
+    if missing.len() + surplus.len() > (total / 2).max(SURPLUS) {
         return Ok(Difference::Everything);
     }
     Ok(Difference::Members(missing, surplus))

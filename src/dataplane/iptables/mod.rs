@@ -16,11 +16,12 @@ mod restore;
 mod save;
 #[cfg(test)]
 mod tests;
+mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use cleanup::{cleanup_all, plan_from_nothing, remove_rules};
 pub use detect::{Backend, Choice, choose, would_choose};
@@ -28,28 +29,22 @@ pub use features::{Feature, check_features};
 
 use super::command::{CommandError, Tools};
 use super::ipset::{Effect, PlanError, SetError, SetFailures, SetPlan, SetTable};
-use super::plan::{Applied, Plan, Refused};
+use super::plan::{Applied, Plan};
 use super::wanted::{Members, Wanted};
 use super::{Dataplane, DataplaneError, existing};
 use crate::api::Family;
 use crate::compile::{Name, Ruleset};
 use crate::config::Settings;
 use contest::Contest;
-use diff::{Before, FamilyEdit};
-use refused::{Possible, Refusals};
+use diff::Before;
+use refused::Refusals;
 use restore::Writer;
-use save::{BUILT_IN, Saved, hook_of};
+use save::Saved;
 
 /// Tries of one apply, with a fresh look at the kernel each time.
 const TRIES: u32 = 4;
 /// Pause before the second try; doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// What is said when another program keeps putting its rules before ours.
-const CONTEST: &str = "the place of moat's rules before all others";
-const CONTESTED: &str =
-    "another program keeps putting its rules there: they are put back every ten seconds";
-/// How often in one try rules are searched for one that is refused.
-const SEARCHES: u32 = 3;
 
 /// One backend of the two.
 #[derive(Debug)]
@@ -153,7 +148,7 @@ impl Iptables {
         applied.changed.add(changed);
         for (name, reason) in failures.stale.iter().chain(&failures.missing) {
             let note = ruleset.sets.get(name).map_or(&**name, |spec| &*spec.note);
-            applied.refused.insert(Refused::new(note, reason));
+            applied.refused.insert(note.to_owned(), reason.clone());
         }
         if failures.stale.is_empty() && failures.missing.is_empty() {
             self.sets.done(ruleset);
@@ -210,156 +205,6 @@ impl Iptables {
             rules,
             failures,
         })
-    }
-
-    /// Writes rules, and what can be written of them when some are refused.
-    fn write_rules(
-        &mut self,
-        wanted: &Arc<Ruleset>,
-        mut before: Before,
-        applied: &mut Applied,
-    ) -> Result<Possible, DataplaneError> {
-        let mut searches = 0;
-        loop {
-            let mut possible = self.refusals.possible(wanted, &before);
-            let mut edits = self.edits(&possible, &before);
-            if matches!(before, Before::Found(_)) && self.is_contested(&mut edits) {
-                possible.is_exact = false;
-                possible.refused.insert(Refused::new(CONTEST, CONTESTED));
-            }
-            if edits.is_empty() {
-                self.note_digests(&before);
-                self.finish(&possible, applied);
-                return Ok(possible);
-            }
-            // Until everything below went well, what the kernel holds is unknown.
-            self.known = None;
-            self.digests.clear();
-            let mut failed = self.writer.write(&edits);
-            if failed.is_empty() {
-                let held = self.writer.remove(&edits)?;
-                for edit in edits.values().flatten() {
-                    applied.changed.add(edit.changed);
-                }
-                if !held.is_empty() {
-                    applied.changed.chains_removed -= held.len();
-                    let held: Vec<String> = held.into_iter().collect();
-                    tracing::warn!(
-                        "old chains stay, because rules that are not moat's lead to them: {}",
-                        held.join(", ")
-                    );
-                }
-                self.finish(&possible, applied);
-                return Ok(possible);
-            }
-            searches += 1;
-            let saved = self.read_rules()?;
-            let mut any = false;
-            if searches <= SEARCHES && failed.values().all(CommandError::is_refusal) {
-                for family in failed.keys() {
-                    let (Some(edits), Some(there)) = (edits.get(family), saved.get(family)) else {
-                        continue;
-                    };
-                    let refusals = &mut self.refusals;
-                    any |= self.writer.find_refused(*family, edits, there, refusals)?;
-                }
-            }
-            if !any && let Some((_, error)) = failed.pop_first() {
-                return Err(error.into());
-            }
-            before = Before::Found(saved);
-        }
-    }
-
-    /// Leaves jumps of ours where they are for now, if they were put back too often. Lost ones are always put back.
-    fn is_contested(&mut self, edits: &mut BTreeMap<Family, FamilyEdit>) -> bool {
-        let displaced: BTreeSet<String> = edits
-            .values()
-            .flatten()
-            .flat_map(|edit| &edit.lines)
-            .filter_map(|line| displaced_in(line))
-            .map(str::to_owned)
-            .collect();
-        if displaced.is_empty() || self.contest.may_repair(Instant::now()) {
-            return false;
-        }
-        let is_left = |line: &String| {
-            let chain = displaced_in(line).or(hook_of(line).map(|(chain, _)| chain));
-            !chain.is_some_and(|chain| displaced.contains(chain))
-        };
-        for edits in edits.values_mut() {
-            edits.iter_mut().for_each(|edit| edit.lines.retain(is_left));
-            edits.retain(|edit| !edit.lines.is_empty() || !edit.stale.is_empty());
-        }
-        edits.retain(|_, edits| !edits.is_empty());
-        true
-    }
-
-    fn edits(&self, possible: &Possible, before: &Before) -> BTreeMap<Family, FamilyEdit> {
-        let mut all = BTreeMap::new();
-        for family in &self.families {
-            let mut edits = diff::edits(&possible.ruleset, before, &possible.kept, *family);
-            edits.retain(|edit| !possible.closed.contains(&(*family, edit.table)));
-            if let Before::Found(found) = before {
-                let hidden = found.get(family).map(|saved| &saved.hidden);
-                for edit in &mut edits {
-                    if hidden.is_some_and(|hidden| hidden.contains(&edit.table)) {
-                        self.keep_standing_hooks(*family, edit);
-                    }
-                    // What leads there from a chain that stays is not known.
-                    if !possible.kept.is_empty() {
-                        edit.stale.clear();
-                        edit.changed.chains_removed = 0;
-                    }
-                }
-            }
-            edits.retain(|edit| !edit.lines.is_empty() || !edit.stale.is_empty());
-            if !edits.is_empty() {
-                all.insert(*family, edits);
-            }
-        }
-        all
-    }
-
-    /// A table that native nft rules hide is taken for empty: its chains are then written anew in one transaction, which changes
-    /// nothing for packets, and the host is not left open because of somebody else's rule. A rule can still be asked for: one
-    /// that stands is not written a second time.
-    fn keep_standing_hooks(&self, family: Family, edit: &mut diff::TableEdit) {
-        let table = edit.table.name();
-        edit.lines.retain(|line| {
-            hook_of(line).is_none_or(|(chain, rule)| !self.stands(family, table, chain, rule))
-        });
-    }
-
-    fn stands(&self, family: Family, table: &str, chain: &str, rule: &str) -> bool {
-        let rule = words(rule);
-        let mut args = vec!["--wait", "10", "-t", table, "-C", chain];
-        args.extend(rule.iter().map(String::as_str));
-        let tool = self.writer.backend.tool(family, "");
-        // The tool gives up at the first rule it cannot show; ours stands before it or is put there.
-        self.writer.tools.run(&tool, &args, String::new()).is_ok()
-    }
-
-    fn read_rules(&self) -> Result<BTreeMap<Family, Saved>, CommandError> {
-        let read = |family: &Family| {
-            let saved = save::read(&self.writer.tools, self.writer.backend, *family)?;
-            Ok((*family, saved))
-        };
-        self.families.iter().map(read).collect()
-    }
-
-    fn finish(&mut self, possible: &Possible, applied: &mut Applied) {
-        // What was left as it was found cannot be compared without another look.
-        self.known = possible.is_exact.then(|| possible.ruleset.clone());
-        applied.refused.extend(possible.refused.iter().cloned());
-    }
-
-    /// Without an edit, what was read is right.
-    fn note_digests(&mut self, before: &Before) {
-        if let Before::Found(found) = before {
-            let digests = found.iter().map(|(family, saved)| (*family, saved.digest));
-            self.digests = digests.collect();
-        }
     }
 
     fn refuse_hidden(&self, before: &Before) -> Result<(), DataplaneError> {
@@ -479,23 +324,4 @@ impl Dataplane for Iptables {
 /// Whether the kernel has IPv6 at all (`ipv6.disable=1` takes it away).
 pub fn ipv6_available() -> bool {
     Path::new("/proc/net/if_inet6").exists()
-}
-
-/// The built-in chain from which a line takes a jump of ours, to put it elsewhere.
-fn displaced_in(line: &str) -> Option<&str> {
-    let chain = line.strip_prefix("-D ")?.split(' ').next()?;
-    BUILT_IN.contains(&chain).then_some(chain)
-}
-
-/// The words of a rendered rule; those in quotes are one.
-fn words(rule: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for (n, part) in rule.split('"').enumerate() {
-        if n % 2 == 1 {
-            words.push(part.to_owned());
-        } else {
-            words.extend(part.split_whitespace().map(str::to_owned));
-        }
-    }
-    words
 }

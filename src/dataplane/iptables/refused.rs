@@ -38,7 +38,7 @@ pub struct Possible {
     /// Tables that stay as they were found.
     pub closed: BTreeSet<Place>,
     /// What of the policy is not in force.
-    pub refused: BTreeSet<Refused>,
+    pub refused: Refused,
     /// Whether, once it is written, the kernel holds just these rules.
     pub is_exact: bool,
 }
@@ -55,7 +55,7 @@ impl Refusals {
             ruleset: wanted.clone(),
             kept: Kept::new(),
             closed: BTreeSet::new(),
-            refused: BTreeSet::new(),
+            refused: Refused::new(),
             is_exact: true,
         };
         if self.is_empty() {
@@ -102,12 +102,13 @@ impl Refusals {
     }
 
     /// Whether a rule of a chain is refused; says so of each of them.
-    fn is_refused(&self, place: Place, chain: &Chain, said: &mut BTreeSet<Refused>) -> bool {
+    fn is_refused(&self, place: Place, chain: &Chain, said: &mut Refused) -> bool {
         let mut any = false;
         for rule in chain.iter() {
             if let Some(reason) = self.reason(place, rule) {
                 any = true;
-                said.insert(Refused::new(&rule.note, reason));
+                let said = said.entry(rule.note.to_string());
+                said.or_insert_with(|| reason.to_owned());
             }
         }
         any
@@ -156,7 +157,7 @@ impl Refusals {
     fn close_tables(&self, ruleset: &mut Ruleset, before: &Before, possible: &mut Possible) {
         for ((family, table), reason) in &self.tables {
             let name = format!("table {} of IPv{}", table.name(), family.number());
-            possible.refused.insert(Refused::new(&name, reason));
+            possible.refused.insert(name, reason.clone());
             let wanted = ruleset.tables.get(family);
             let comes: BTreeSet<Name> = wanted
                 .and_then(|t| t.get(table))

@@ -125,8 +125,11 @@ impl Writer {
                 left: PROBES,
             };
             if let Some(reason) = probe.try_rules(&[])? {
-                refusals.tables.insert((family, edit.table), reason);
-                any = true;
+                // Without this one nothing is enforced: that is a failure.
+                if edit.table != Table::Filter {
+                    refusals.tables.insert((family, edit.table), reason);
+                    any = true;
+                }
                 continue;
             }
             let rules: Vec<&str> = edit.lines.iter().filter_map(|l| rule_of(l)).collect();
