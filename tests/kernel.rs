@@ -75,6 +75,12 @@ fn on_both(test: impl Fn(&Host)) {
     }
 }
 
+/// Tables and chains are listed in the order in which they were made.
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
+}
+
 fn ours(host: &Host) -> usize {
     host.rules().iter().filter(|l| l.contains("moat")).count()
 }
@@ -85,15 +91,13 @@ fn what_others_destroy_is_repaired() {
         host.settings("iptablesRefreshInterval = \"1s\"");
         host.both(&FOREIGN);
         let daemon = host.start();
-        let sorted = || {
-            let mut rules = host.rules();
-            rules.sort();
-            rules
-        };
-        let (good, sets) = (sorted(), host.sets());
+        let (good, sets) = (sorted(host.rules()), host.sets());
         let repaired = |what: &str| {
             let complaint = || format!("{what}: {:#?}\n{}", host.rules(), daemon.log());
-            wait_until(|| sorted() == good && host.sets() == sets, complaint);
+            wait_until(
+                || sorted(host.rules()) == good && host.sets() == sets,
+                complaint,
+            );
         };
         host.both(&["-F"]);
         host.both(&FOREIGN);
@@ -291,28 +295,56 @@ fn rules_that_cannot_be_compared_are_a_problem_that_status_shows() {
 }
 
 #[test]
-fn what_the_kernel_refuses_keeps_the_last_good_rules_and_is_said() {
+fn what_the_kernel_refuses_does_not_stop_the_rest_and_is_said() {
     on_both(|host| {
         host.start().stop();
         let sets = host.run("ipset", &["list", "-n"]);
         let set = sets.lines().find(|n| n.starts_with("moat6-port.http"));
         let set = set.unwrap().to_owned();
+        let rules = host.rules();
         host.policy("main.yaml", POLICY.split("---").next().unwrap());
         let daemon = host.start();
-        // A set of another type under the name of one of ours.
-        host.run("ipset", &["create", &set, "list:set"]);
-        let rules = host.rules();
+        // A set of another type under the name of one of ours, which somebody uses.
+        host.run("ipset", &["create", &set, "hash:ip", "family", "inet6"]);
+        host.run("ipset", &["create", "other", "list:set"]);
+        host.run("ipset", &["add", "other", &set]);
         host.policy("main.yaml", POLICY);
         wait_until(|| host.status()["state"] == "degraded", || daemon.log());
-        assert_eq!(host.rules(), rules);
         let status = host.status().to_string();
         assert!(
-            status.contains("cannot write the rules") && status.contains("ipset"),
+            status.contains("cannot write the rules") && status.contains("another type"),
             "{status}"
         );
-        host.run("ipset", &["destroy", &set]);
+        // Only the rule that needs the set is missing, and what it would have allowed is not allowed.
+        let now = host.rules();
+        let missing: Vec<&String> = rules.iter().filter(|r| !now.contains(r)).collect();
+        assert_eq!(missing.len(), 1, "{missing:#?}");
+        assert!(missing[0].contains(&set), "{missing:#?}");
+        assert!(missing[0].ends_with("-g moat-allow"), "{missing:#?}");
+        assert_eq!(now.len() + 1, rules.len(), "{now:#?}");
+        host.run("ipset", &["destroy", "other"]);
         wait_until(|| host.status()["state"] == "enforcing", || daemon.log());
-        assert!(host.rules().iter().any(|r| r.contains(&set)));
+        assert_eq!(sorted(host.rules()), sorted(rules));
+    });
+}
+
+#[test]
+fn a_set_of_another_type_under_one_of_our_names_is_replaced() {
+    on_both(|host| {
+        let daemon = host.start();
+        let (rules, sets) = (host.rules(), host.sets());
+        daemon.stop();
+        let names = host.run("ipset", &["list", "-n"]);
+        host.cleanup(&[]);
+        for name in names.lines() {
+            host.run("ipset", &["create", name, "list:set"]);
+        }
+        let _daemon = host.start();
+        assert_eq!(sorted(host.rules()), sorted(rules));
+        let members = |lines: Vec<String>| -> Vec<String> {
+            lines.into_iter().filter(|l| l.starts_with("add")).collect()
+        };
+        assert_eq!(members(host.sets()), members(sets));
     });
 }
 

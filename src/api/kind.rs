@@ -174,6 +174,25 @@ impl Kind {
     }
 }
 
+/// What a list of resources is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListOf {
+    /// Resources of any kind, each with its own: `List`.
+    Anything,
+    /// Resources of one kind, which they may leave to the list: `TierList`.
+    Only(Kind),
+}
+
+impl ListOf {
+    /// The list of that name, if it is one.
+    pub fn named(name: &str) -> Option<ListOf> {
+        match name.strip_suffix("List")? {
+            "" => Some(ListOf::Anything),
+            kind => Kind::from_document(kind).map(ListOf::Only),
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

@@ -1,11 +1,14 @@
 //! The `projectcalico.org/v3` resources: types, names, defaults, validation with positions.
 
+mod cursor;
 mod decode;
 mod document;
 mod emit;
 mod issue;
+mod json;
 mod kind;
 pub mod net;
+mod node;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -15,7 +18,7 @@ mod types;
 pub mod yaml;
 
 pub use decode::MAX_ISSUES;
-pub use decode::{Parsed, RuleLines, parse_bytes, parse_document};
+pub use decode::{Outcome, Parsed, RuleLines, parse_bytes, parse_document, parse_each};
 pub use document::Document;
 pub use emit::to_yaml;
 pub use issue::{Issue, Severity, did_you_mean, nearest, shorten};

@@ -1,15 +1,17 @@
 //! Scalars: what a piece of YAML text means under the YAML 1.2 core schema.
 
+use std::borrow::Cow;
+
 use serde::{Serialize, Serializer};
 use serde_json::Value as Json;
 
-use super::yaml::{Key, Node, Value};
+use super::node::{Key, Node, Value};
 
 /// A scalar as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scalar {
+pub struct Scalar<'a> {
     /// The text, quotes and escapes resolved.
-    pub text: String,
+    pub text: Cow<'a, str>,
     /// Written without quotes, so that it may be a number, a truth value or null.
     pub is_plain: bool,
     /// How many columns behind the node's column the text starts, where every character of the text is one
@@ -32,18 +34,45 @@ pub enum Plain {
     Text,
 }
 
-impl Scalar {
+impl<'a> Scalar<'a> {
+    /// Text in quotes.
+    pub(super) fn quoted(text: impl Into<Cow<'a, str>>) -> Scalar<'a> {
+        Scalar {
+            text: text.into(),
+            is_plain: false,
+            body: None,
+        }
+    }
+
+    /// A number, truth value or null, in the form in which JSON has it.
+    pub(super) fn bare(text: impl Into<Cow<'a, str>>) -> Scalar<'a> {
+        Scalar {
+            is_plain: true,
+            ..Scalar::quoted(text)
+        }
+    }
+
     /// What the scalar means.
     pub fn plain(&self) -> Plain {
         if !self.is_plain {
             return Plain::Text;
         }
-        match self.text.as_str() {
-            "" | "~" | "null" | "Null" | "NULL" => Plain::Null,
-            "true" | "True" | "TRUE" => Plain::Bool(true),
-            "false" | "False" | "FALSE" => Plain::Bool(false),
-            text => number(text).unwrap_or(Plain::Text),
+        match self.text.as_bytes().first() {
+            None | Some(b'~' | b'n' | b'N') if self.is_null() => Plain::Null,
+            Some(b't' | b'T') if matches!(&*self.text, "true" | "True" | "TRUE") => {
+                Plain::Bool(true)
+            }
+            Some(b'f' | b'F') if matches!(&*self.text, "false" | "False" | "FALSE") => {
+                Plain::Bool(false)
+            }
+            Some(b'0'..=b'9' | b'+' | b'-' | b'.') => number(&self.text).unwrap_or(Plain::Text),
+            _ => Plain::Text,
         }
+    }
+
+    /// Whether the scalar is null or nothing.
+    pub(super) fn is_null(&self) -> bool {
+        self.is_plain && matches!(&*self.text, "" | "~" | "null" | "Null" | "NULL")
     }
 }
 
@@ -95,7 +124,7 @@ fn is_float(digits: &str) -> bool {
 }
 
 /// As JSON. Numbers that JSON cannot hold (infinities, NaN) become their text.
-impl Serialize for Node {
+impl Serialize for Node<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.value {
             Value::Seq(items) => serializer.collect_seq(items),
@@ -107,7 +136,7 @@ impl Serialize for Node {
     }
 }
 
-impl Serialize for Scalar {
+impl Serialize for Scalar<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.plain() {
             Plain::Null => serializer.serialize_unit(),
@@ -124,39 +153,28 @@ impl Serialize for Scalar {
     }
 }
 
-impl Node {
+impl Node<'_> {
     /// JSON as a tree without positions.
-    pub fn from_json(json: &Json) -> Node {
-        let scalar = |text: String, is_plain| {
-            Value::Scalar(Scalar {
-                text,
-                is_plain,
-                body: None,
-            })
-        };
-        let value = match json {
-            Json::Null => scalar(String::new(), true),
-            Json::Bool(b) => scalar(b.to_string(), true),
-            Json::Number(n) => scalar(n.to_string(), true),
-            Json::String(s) => scalar(s.clone(), false),
+    pub(super) fn from_json(json: &Json) -> Node<'_> {
+        Node::nowhere(match json {
+            Json::Null => Value::Scalar(Scalar::bare("null")),
+            Json::Bool(true) => Value::Scalar(Scalar::bare("true")),
+            Json::Bool(false) => Value::Scalar(Scalar::bare("false")),
+            Json::Number(n) => Value::Scalar(Scalar::bare(n.to_string())),
+            Json::String(text) => Value::Scalar(Scalar::quoted(text)),
             Json::Array(items) => Value::Seq(items.iter().map(Node::from_json).collect()),
             Json::Object(map) => Value::Map(
                 map.iter()
-                    .map(|(name, v)| (key(name), Node::from_json(v)))
+                    .map(|(name, value)| (key(name), Node::from_json(value)))
                     .collect(),
             ),
-        };
-        Node {
-            line: 0,
-            col: 0,
-            value,
-        }
+        })
     }
 }
 
-fn key(name: &str) -> Key {
+fn key(name: &str) -> Key<'_> {
     Key {
-        name: name.to_owned(),
+        name: name.into(),
         line: 0,
         col: 0,
     }

@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 
-use super::yaml::{MAX_BYTES, MAX_NODES, SyntaxError};
+use super::yaml::{MAX_BYTES, MAX_NODES, Place, SyntaxError};
 
 /// Most punctuation marks in one text. The parser keeps all tokens of a `[]` or `{}` before it hands out the first, so
 /// they are bounded before it starts; a value of JSON has about three marks.
 const MAX_MARKS: usize = 3 * MAX_NODES;
+/// The same for a document that is one pair of brackets and yet no JSON: tokens of about 60 MB.
+const MAX_MARKS_IN_BRACKETS: usize = 300_000;
 
 /// The text of a file: UTF-8 without binary content, not too large, byte order mark removed.
-pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, SyntaxError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<&str, SyntaxError> {
     if bytes.len() > MAX_BYTES {
         let message = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
         return Err(refuse(&[], message, Some("split it into several files")));
@@ -30,21 +32,35 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, SyntaxError> {
         refuse(good, message, Some("save the file as UTF-8"))
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if let Some((at, c)) = text.char_indices().find(|(_, c)| is_binary(*c)) {
+    if may_be_binary(text)
+        && let Some((at, c)) = text.char_indices().find(|(_, c)| is_binary(*c))
+    {
         let message = format!(
             "control character U+{:04X}: this is not a text file",
             u32::from(c)
         );
         return Err(refuse(&text.as_bytes()[..at], message, None));
     }
+    Ok(text)
+}
+
+/// Whether the first document of a text is so large that the parser must not get it in one pair of brackets.
+pub(super) fn is_too_large_for_brackets(text: &str) -> bool {
+    let end = text.find("\n---").unwrap_or(text.len());
+    marks(&text[..end]) > MAX_MARKS_IN_BRACKETS
+}
+
+/// What the YAML parser gets of a text that stands at that place.
+pub(super) fn for_yaml(text: &str, place: Place) -> Result<Cow<'_, str>, SyntaxError> {
     if marks(text) > MAX_MARKS {
         let message = format!("the file has more than {MAX_NODES} values");
-        return Err(refuse(&[], message, Some("split it into several files")));
+        return Err(SyntaxError::new(place.start, message).help("split it into several files"));
     }
-    if text.trim_start().starts_with(['{', '[']) {
-        return Ok(json_as_yaml(text));
+    let is_like_json = place.depth > 0 || text.trim_start().starts_with(['{', '[']);
+    match is_like_json {
+        true => Ok(json_as_yaml(text)),
+        false => Ok(Cow::Borrowed(text)),
     }
-    Ok(Cow::Borrowed(text))
 }
 
 /// JSON that YAML would not take for itself: tabs between tokens (a raw tab cannot be part of a JSON string), and
@@ -93,8 +109,17 @@ fn escape(text: &str) -> Option<u16> {
 }
 
 fn marks(text: &str) -> usize {
-    let single = text.bytes().filter(|b| b"[]{},\"'&*!?".contains(b));
-    single.count() + text.matches(": ").count()
+    const MARKS: &[u8] = b"[]{},\"'&*!?";
+    let single = text.bytes().filter(|b| MARKS.contains(b)).count();
+    single + text.matches(": ").count()
+}
+
+/// A quick look that only spares texts without such bytes the careful one.
+fn may_be_binary(text: &str) -> bool {
+    // 0xef begins U+FFFE and U+FFFF, among others.
+    let suspect = |b: u8| (b < b' ' && !b"\t\n\r".contains(&b)) || b == 0x7f || b == 0xef;
+    let mut chunks = text.as_bytes().chunks(4096);
+    chunks.any(|chunk| chunk.iter().fold(false, |found, b| found | suspect(*b)))
 }
 
 fn is_binary(c: char) -> bool {

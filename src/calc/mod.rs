@@ -163,6 +163,11 @@ impl Calculator {
         self.live.policy()
     }
 
+    /// The host policy as it was when it was last brought up to date, by [`Calculator::policy`] or [`Calculator::flush`].
+    pub fn current(&self) -> &HostPolicy {
+        self.live.policy()
+    }
+
     /// What changed in the host policy since this was last asked; at first, everything.
     pub fn flush(&mut self) -> HostChanges {
         self.finish_endpoints();

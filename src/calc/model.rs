@@ -1,6 +1,7 @@
 //! The host policy: the answer for this host, in policy words. No word of iptables in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -27,6 +28,21 @@ pub enum SetId {
     },
 }
 
+/// For people: what is in the set.
+impl fmt::Display for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetId::Selector(selector) => f.write_str(selector),
+            SetId::NamedPort {
+                selector,
+                protocol: Some(protocol),
+                port,
+            } => write!(f, "{protocol} port {port} of {selector}"),
+            SetId::NamedPort { selector, port, .. } => write!(f, "port {port} of {selector}"),
+        }
+    }
+}
+
 /// Members of an IP set, both families together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum IpSet {
@@ -40,7 +56,15 @@ impl IpSet {
     /// Whether an address is in a set of prefixes.
     pub fn contains(&self, addr: IpAddr) -> bool {
         match self {
-            IpSet::Nets(nets) => nets.iter().any(|n| n.contains(&addr)),
+            // Members are without host bits, and a set may have very many: each length is looked up.
+            IpSet::Nets(nets) => {
+                let whole = IpNet::from(addr);
+                let shorter = |length| match IpNet::new(addr, length) {
+                    Ok(net) => nets.contains(&net.trunc()),
+                    Err(_) => false,
+                };
+                nets.contains(&whole) || (0..whole.max_prefix_len()).any(shorter)
+            }
             IpSet::Ports(_) => false,
         }
     }

@@ -26,11 +26,12 @@ use std::sync::Arc;
 use crate::api::Family;
 use crate::calc::HostPolicy;
 pub use compiler::Compiler;
+pub use members::storable;
 pub use names::{set_prefix, short_hash};
 pub use ruleset::*;
 
 /// Sets the accept mark.
-const ALLOW_CHAIN: &str = "moat-allow";
+pub const ALLOW_CHAIN: &str = "moat-allow";
 /// Sets the pass mark.
 const PASS_CHAIN: &str = "moat-pass";
 

@@ -59,13 +59,12 @@ fn offline(global: &Global, args: &Plan) -> Result<Option<PlanReport>, Failure> 
     let loaded = files::settings(global, &read.resources)?;
     let policy = files::host_policy(&loaded, &read.resources);
     let ruleset = compile::compile(&policy, &compile::Options::new(&loaded.settings, true));
-    let plan =
-        iptables::plan_from_nothing(&ruleset, &policy, loaded.settings.max_ipset_size as usize);
+    let plan = iptables::plan_from_nothing(&ruleset, &policy);
     let issues = read.issues.iter().map(ToString::to_string).collect();
     Ok(Some(PlanReport {
         changes: !plan.is_empty(),
         changed: plan.changed,
-        lines: plan.lines(),
+        lines: plan.lines,
         issues,
     }))
 }

@@ -72,6 +72,18 @@ fn text(status: &Status) -> String {
     if let Some(when) = &status.verified_at {
         lines.push(format!("verified    {when}"));
     }
+    if status.repairs > 0 {
+        lines.push(format!(
+            "repaired    {} times what somebody else had changed",
+            status.repairs
+        ));
+    }
+    if status.connections_cut > 0 {
+        lines.push(format!(
+            "cut         {} connections that policy denies",
+            status.connections_cut
+        ));
+    }
     if let Some(snapshot) = &status.snapshot {
         lines.push(format!(
             "snapshot    generation {}, {} s old",

@@ -1,27 +1,41 @@
 //! Answers to what clients ask through the control socket.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
 
 use super::control::{Call, Reply, Request};
 use super::report::{ConfigReport, PlanReport, SnapshotReport, SourceReport, Status};
 use super::run::Daemon;
 use crate::api::{self, Kind};
-use crate::calc::HostPolicy;
-use crate::dataplane::iptables;
-use crate::verdict;
+use crate::dataplane::{Wanted, iptables};
+use crate::verdict::{self, Query};
 
 impl Daemon<'_> {
-    /// Answers one call.
+    /// Answers one call, now or when the kernel has been looked at.
     pub(super) fn answer(&mut self, call: Call) {
-        let reply = match self.reply(call.request) {
-            Ok(value) => Reply::Ok(value),
-            Err(message) => message,
-        };
-        // A client that left needs no answer.
-        let _ = call.reply.send(reply);
+        match call.request {
+            Request::Plan { files } => match self.plan(&files) {
+                Ok(plan) => later(call.reply, plan),
+                Err(reply) => now(call.reply, Err(reply)),
+            },
+            Request::Checksystem => {
+                let backend = self.parts.choice.backend;
+                let look = tokio::task::spawn_blocking(move || iptables::check_features(backend));
+                later(call.reply, async move {
+                    to_json(&look.await.map_err(|e| Reply::Error(e.to_string()))?)
+                });
+            }
+            request => {
+                let answer = self.reply(request);
+                now(call.reply, answer);
+            }
+        }
     }
 
-    fn reply(&mut self, request: Request) -> Result<serde_json::Value, Reply> {
+    fn reply(&mut self, request: Request) -> Answer {
         match request {
             Request::Status => to_json(&self.status()),
             Request::Get {
@@ -32,27 +46,25 @@ impl Daemon<'_> {
                 .get(&kind, namespace.as_deref(), name.as_deref())
                 .map_err(Reply::Refused),
             Request::Config => to_json(&self.config()),
-            Request::Plan { files } => {
-                let plan = self.plan(&files)?;
-                to_json(&plan)
-            }
-            Request::Explain(query) => {
-                let engine = &self.parts.engine;
-                let resources = engine.resources();
-                let answer =
-                    verdict::explain(&query, engine.policy(), &resources, Some(engine.links()));
-                to_json(&answer.map_err(Reply::Refused)?)
-            }
+            Request::Explain(query) => self.explain(&query),
             Request::Metrics => to_json(&self.metrics.text(&self.reading())),
             Request::Ready => to_json(&self.ready),
-            Request::Watch => Err(Reply::Refused("events are not a single answer".to_owned())),
-            Request::Checksystem => {
-                let backend = self.parts.choice.backend;
-                to_json(&tokio::task::block_in_place(|| {
-                    iptables::check_features(backend)
-                }))
-            }
+            Request::Plan { .. } | Request::Checksystem | Request::Watch => Err(Reply::Refused(
+                "this is not answered with what is known here".to_owned(),
+            )),
         }
+    }
+
+    fn explain(&self, query: &Query) -> Answer {
+        let engine = &self.parts.engine;
+        let mut endpoints: Vec<_> = engine.of_kind(Kind::HostEndpoint);
+        // Workloads may be many, and are needed only where one is named.
+        let is_name = |end: &str| end.parse::<IpAddr>().is_err();
+        if is_name(&query.from) || is_name(&query.to) {
+            endpoints.extend(engine.of_kind(Kind::WorkloadEndpoint));
+        }
+        let answer = verdict::explain(query, engine.policy(), &endpoints, Some(engine.links()));
+        to_json(&answer.map_err(Reply::Refused)?)
     }
 
     fn status(&mut self) -> Status {
@@ -68,20 +80,22 @@ impl Daemon<'_> {
         Status {
             node: self.parts.loaded.settings.felix_hostname.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            generation: self.parts.generation,
+            generation: self.kernel.generation,
             state: self.state(),
             degraded: self.degraded(),
             warnings: self.missing.iter().cloned().chain(warnings).collect(),
             endpoints: engine.endpoints(),
-            backend: self.parts.dataplane.name(),
+            backend: self.parts.backend.clone(),
             backend_reason: self.parts.choice.why.clone(),
             sources: sources.collect(),
-            snapshot: self.snapshot.map(|(generation, at)| SnapshotReport {
+            snapshot: self.saver.on_disk().map(|(generation, at)| SnapshotReport {
                 generation,
                 age: at.elapsed().as_secs(),
             }),
-            last_apply: self.last_apply.clone(),
-            verified_at: self.verified_at.clone(),
+            last_apply: self.kernel.last_apply.clone(),
+            verified_at: self.kernel.verified_at.clone(),
+            repairs: self.kernel.repairs,
+            connections_cut: self.cut,
         }
     }
 
@@ -128,7 +142,11 @@ impl Daemon<'_> {
         }
     }
 
-    fn plan(&mut self, files: &[(String, String)]) -> Result<PlanReport, Reply> {
+    /// What the kernel would have to change for these files, or for what is in force without any.
+    fn plan(
+        &self,
+        files: &[(String, String)],
+    ) -> Result<impl Future<Output = Answer> + Send + use<>, Reply> {
         let mut resources = Vec::new();
         let mut issues = Vec::new();
         for (name, text) in files {
@@ -139,26 +157,37 @@ impl Daemon<'_> {
             }
             resources.extend(parsed.resources);
         }
-        let (ruleset, policy) = if files.is_empty() {
-            let policy = HostPolicy::clone(self.parts.engine.policy());
-            (self.ruleset.clone(), policy)
+        let engine = &self.parts.engine;
+        let wanted = if files.is_empty() {
+            Wanted::whole(engine.ruleset().clone(), engine.policy())
         } else {
-            self.parts.engine.candidate(&resources)
+            let (ruleset, policy) = engine.candidate(&resources);
+            Wanted::whole(Arc::new(ruleset), &policy)
         };
-        let plan = tokio::task::block_in_place(|| {
-            self.parts.dataplane.read()?;
-            self.parts.dataplane.plan(&ruleset, &policy)
-        });
-        let plan = plan.map_err(|e| Reply::Error(e.to_string()))?;
-        Ok(PlanReport {
-            changes: !plan.is_empty(),
-            changed: plan.changed,
-            lines: plan.lines(),
-            issues,
+        let plan = self.parts.applier.plan(wanted);
+        Ok(async move {
+            let plan = plan.await.map_err(|e| Reply::Error(e.to_string()))?;
+            to_json(&PlanReport {
+                changes: !plan.is_empty(),
+                changed: plan.changed,
+                lines: plan.lines,
+                issues,
+            })
         })
     }
 }
 
-fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, Reply> {
+type Answer = Result<serde_json::Value, Reply>;
+
+fn now(to: oneshot::Sender<Reply>, answer: Answer) {
+    // A client that left needs no answer.
+    let _ = to.send(answer.map_or_else(|refusal| refusal, Reply::Ok));
+}
+
+fn later(to: oneshot::Sender<Reply>, answer: impl Future<Output = Answer> + Send + 'static) {
+    tokio::spawn(async move { now(to, answer.await) });
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Answer {
     serde_json::to_value(value).map_err(|e| Reply::Error(e.to_string()))
 }

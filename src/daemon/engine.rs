@@ -4,47 +4,142 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::report::{Degraded, EndpointReport};
-use crate::api::{Issue, ResourceId, Severity, Spec};
-use crate::calc::{self, Calculator, Direction, Host, HostEp, HostPolicy, TierBlock, WorkloadEp};
-use crate::compile::{self, Ruleset};
+use crate::api::{Issue, Kind, Resource, ResourceId, Severity, Spec};
+use crate::calc::{
+    self, Calculator, Direction, Host, HostChanges, HostEp, HostPolicy, IpSet, SetId, TierBlock,
+    WorkloadEp,
+};
+use crate::compile::{self, Compiler, Ruleset};
 use crate::config::Settings;
 use crate::dataplane::links::Links;
+use crate::dataplane::{Handover, Wanted};
 use crate::source::{DirSource, News};
 use crate::store::journal::Saved;
 use crate::store::{Change, Store};
 
 /// Name of the directory source in the store.
 pub const DIR: &str = "dir";
+/// Documents between two calls of [`Progress`].
+const PROGRESS_STEP: usize = 1000;
+
+/// Called now and then with the number of documents taken in so far, while many are.
+pub type Progress = Box<dyn FnMut(usize) + Send>;
+
+/// What the cache of the last run tells.
+pub struct QuickStart {
+    /// The resources that matter to this host.
+    pub resources: Vec<Resource>,
+    /// Members of the IP sets in use.
+    pub sets: BTreeMap<SetId, IpSet>,
+}
 
 /// Resources in, ruleset out.
-#[derive(Debug)]
 pub struct Engine {
     settings: Settings,
     ipv6: bool,
     links: Links,
     store: Store,
     calculator: Calculator,
-    policy: Arc<HostPolicy>,
+    compiler: Compiler,
+    ruleset: Arc<Ruleset>,
+    handover: Handover,
+    /// What changed since the last handover.
+    changes: HostChanges,
+    /// Whether settings changed that the compiler must see.
+    recompile: bool,
+    progress: Progress,
 }
 
 impl Engine {
     /// An engine for the resources of this store, which are none yet.
-    pub fn new(settings: Settings, links: Links, ipv6: bool, store: Store) -> Engine {
-        let mut calculator = calculator(&settings, &links, &store);
-        let policy = Arc::new(calculator.host_policy());
+    pub fn new(
+        settings: Settings,
+        links: Links,
+        ipv6: bool,
+        store: Store,
+        progress: Progress,
+    ) -> Engine {
+        let calculator = calculator(&settings, &links, &store);
+        let compiler = Compiler::new(compile::Options::new(&settings, ipv6));
         Engine {
             settings,
             ipv6,
             links,
             store,
             calculator,
-            policy,
+            compiler,
+            ruleset: Arc::default(),
+            handover: Handover::default(),
+            changes: HostChanges::default(),
+            recompile: false,
+            progress,
         }
     }
 
-    /// What is in force.
-    pub fn policy(&self) -> &Arc<HostPolicy> {
-        &self.policy
+    /// An engine that knows no more than what matters to this host, from the cache of the last run; until it is told the rest by
+    /// [`Engine::complete`].
+    pub fn quick(
+        settings: Settings,
+        links: Links,
+        ipv6: bool,
+        quick: QuickStart,
+        progress: Progress,
+    ) -> Engine {
+        let mut engine = Engine::new(settings, links, ipv6, Store::new(), progress);
+        engine.calculator.assume_sets(quick.sets);
+        for resource in &quick.resources {
+            engine.calculator.upsert(resource);
+        }
+        engine
+    }
+
+    /// Takes up everything that the store and the directories hold, after a quick start.
+    pub fn complete(&mut self, store: Store, saved: Option<Saved>, source: &mut DirSource) {
+        self.store = store;
+        if let Some(saved) = saved {
+            self.seed(saved);
+        }
+        let held = self.store.stamps(DIR);
+        source.expect(held.map(|(path, stamp)| (path.to_owned(), stamp)));
+        self.read(source, &News::Anywhere);
+        self.calculator.settle();
+    }
+
+    /// Ids of the resources without which this host's policy cannot be calculated when the members of IP sets are known.
+    pub fn essential(&self) -> Vec<ResourceId> {
+        let is_holder = |kind| {
+            matches!(
+                kind,
+                Kind::HostEndpoint
+                    | Kind::WorkloadEndpoint
+                    | Kind::NetworkSet
+                    | Kind::GlobalNetworkSet
+            )
+        };
+        let mut ids: Vec<ResourceId> = self.store.ids(|kind| !is_holder(kind)).collect();
+        let policy = self.policy();
+        ids.extend(policy.endpoints.keys().map(|name| ResourceId {
+            kind: Kind::HostEndpoint,
+            namespace: String::new(),
+            name: name.clone(),
+        }));
+        ids.extend(
+            policy
+                .workloads
+                .values()
+                .map(|workload| workload.id.clone()),
+        );
+        ids
+    }
+
+    /// The host policy of the last [`Engine::calculate`].
+    pub fn policy(&self) -> &HostPolicy {
+        self.calculator.current()
+    }
+
+    /// What that was compiled to.
+    pub fn ruleset(&self) -> &Arc<Ruleset> {
+        &self.ruleset
     }
 
     /// The view of all resources.
@@ -78,9 +173,15 @@ impl Engine {
     fn change(&mut self, work: impl FnOnce(&mut Store, &mut crate::store::Sink<'_>)) -> Touched {
         let before = self.store.revision();
         let calculator = &mut self.calculator;
+        let progress = &mut self.progress;
         let mut felix = false;
         let mut moved = Vec::new();
+        let mut taken = 0;
         work(&mut self.store, &mut |change| {
+            taken += 1;
+            if taken % PROGRESS_STEP == 0 {
+                progress(taken);
+            }
             let id = match change {
                 Change::Upserted(resource) => {
                     calculator.upsert(resource);
@@ -95,7 +196,7 @@ impl Engine {
                     id
                 }
             };
-            felix |= id.kind == crate::api::Kind::FelixConfiguration;
+            felix |= id.kind == Kind::FelixConfiguration;
         });
         for id in moved {
             // A lost document is reported by the store.
@@ -123,29 +224,43 @@ impl Engine {
             self.calculator = calculator(&settings, &self.links, &self.store);
         }
         self.settings = settings;
+        self.recompile = true;
     }
 
-    /// Calculates; says whether the host policy differs from the one before.
+    /// Calculates and compiles what changed; says whether there is anything to hand over.
     pub fn calculate(&mut self) -> bool {
-        let policy = self.calculator.host_policy();
-        if policy == *self.policy {
-            return false;
+        let changes = self.calculator.flush();
+        if std::mem::take(&mut self.recompile) || changes.touches_rules() {
+            let options = compile::Options::new(&self.settings, self.ipv6);
+            let ruleset = self.compiler.compile(self.calculator.current(), &options);
+            self.changes.options |= !Arc::ptr_eq(&ruleset, &self.ruleset);
+            self.ruleset = ruleset;
         }
-        self.policy = Arc::new(policy);
-        true
+        self.changes.extend(changes);
+        !self.changes.is_empty()
     }
 
-    /// The ruleset of the host policy.
-    pub fn ruleset(&self) -> Ruleset {
-        compile::compile(
-            &self.policy,
-            &compile::Options::new(&self.settings, self.ipv6),
-        )
+    /// What was handed over did not arrive: the next handover counts as a change of everything.
+    pub fn distrust(&mut self) {
+        self.changes.options = true;
+    }
+
+    /// What the kernel shall hold, and what changed in the policy since the last time. Only the difference to the last time,
+    /// unless the `whole` of it is asked for.
+    pub fn hand_over(&mut self, whole: bool) -> (Wanted, HostChanges) {
+        let changes = std::mem::take(&mut self.changes);
+        let policy = self.calculator.current();
+        let wanted = if whole {
+            self.handover.whole(&self.ruleset, policy)
+        } else {
+            self.handover.changed(&self.ruleset, policy, &changes)
+        };
+        (wanted, changes)
     }
 
     /// The ruleset, and its policy, that these resources, added to the present ones or in place of them, would make.
-    pub fn candidate(&self, resources: &[crate::api::Resource]) -> (Ruleset, HostPolicy) {
-        let mut merged: BTreeMap<ResourceId, crate::api::Resource> = self
+    pub fn candidate(&self, resources: &[Resource]) -> (Ruleset, HostPolicy) {
+        let mut merged: BTreeMap<ResourceId, Resource> = self
             .resources()
             .into_iter()
             .map(|r| (r.id.clone(), r))
@@ -162,13 +277,18 @@ impl Engine {
     }
 
     /// All resources whose documents can be read; the store reports the others.
-    pub fn resources(&self) -> Vec<crate::api::Resource> {
+    pub fn resources(&self) -> Vec<Resource> {
         self.store.resources().filter_map(Result::ok).collect()
+    }
+
+    /// All resources of a kind whose documents can be read.
+    pub fn of_kind(&self, kind: Kind) -> Vec<Resource> {
+        self.store.of_kind(kind).filter_map(Result::ok).collect()
     }
 
     /// All FelixConfigurations, by name.
     pub fn felix(&self) -> Vec<(String, Arc<crate::api::FelixConfiguration>)> {
-        let resources = self.store.of_kind(crate::api::Kind::FelixConfiguration);
+        let resources = self.store.of_kind(Kind::FelixConfiguration);
         resources
             .filter_map(|resource| {
                 let resource = resource.ok()?;
@@ -223,12 +343,12 @@ impl Engine {
     /// The endpoints of this host.
     pub fn endpoints(&self) -> Vec<EndpointReport> {
         let hosts = self
-            .policy
+            .policy()
             .endpoints
             .values()
             .map(|ep| self.host_report(ep));
         let workloads = self
-            .policy
+            .policy()
             .workloads
             .iter()
             .map(|(iface, ep)| workload_report(iface, ep));
@@ -241,7 +361,7 @@ impl Engine {
             interfaces.push("*".to_owned());
         }
         let id = ResourceId {
-            kind: crate::api::Kind::HostEndpoint,
+            kind: Kind::HostEndpoint,
             namespace: String::new(),
             name: ep.name.clone(),
         };

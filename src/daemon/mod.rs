@@ -6,6 +6,7 @@ mod args;
 mod connections;
 pub mod control;
 mod engine;
+mod health;
 mod http;
 mod lock;
 mod logging;
@@ -13,6 +14,7 @@ mod metrics;
 mod notify;
 mod report;
 mod run;
+mod saving;
 mod settings;
 mod start;
 

@@ -110,8 +110,12 @@ pub struct Status {
     pub snapshot: Option<SnapshotReport>,
     /// Last apply.
     pub last_apply: Option<ApplyReport>,
-    /// When the kernel was last compared with the host policy, RFC 3339.
+    /// When the kernel was last known to be as the host policy wants it, RFC 3339.
     pub verified_at: Option<String>,
+    /// Times since the start that somebody else had changed what is moat's in the kernel, and moat repaired it.
+    pub repairs: u64,
+    /// Connections cut since the start, because a changed policy denied them.
+    pub connections_cut: u64,
 }
 
 /// What the daemon does at one moment, for `moatctl status --watch`.

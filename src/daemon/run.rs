@@ -2,36 +2,37 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
 
+use super::apply::Kernel;
 use super::args::Args;
 use super::connections::{Cut, Cutter};
 use super::control::{self, Served};
 use super::http::Servers;
-use super::metrics::{Metrics, Reading};
-use super::report::{ApplyReport, Degraded, Event, Happening, State, now};
+use super::metrics::Metrics;
+use super::report::{Degraded, Event, Happening, now};
+use super::saving::Saver;
 use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
-use crate::compile::Ruleset;
 use crate::dataplane::events::RuleEvents;
 use crate::dataplane::iptables;
 use crate::dataplane::iptables::Feature;
 use crate::dataplane::links::LinkMonitor;
 use crate::source::News;
 
-/// Pause before a failed apply is tried again.
-pub(super) const RETRY: Duration = Duration::from_secs(2);
 /// What a long first apply may take beyond the unit's start limit, granted anew for every try.
 pub(super) const START_EXTENSION: Duration = Duration::from_secs(120);
 /// A directory that was being written to is looked at again after this.
 const UNSETTLED: Duration = Duration::from_secs(1);
-/// A change of rules by others is looked at after this, when its transaction is over.
-const VERIFY_DELAY: Duration = Duration::from_millis(100);
-/// The least time between two comparisons with the kernel that changes of others cause.
-const VERIFY_PAUSE: Duration = Duration::from_millis(700);
+/// Pause before interfaces are followed anew.
+const RELINK: Duration = Duration::from_secs(2);
+/// How often the kernel is looked at where it tells of no changes, unless the watchdog wakes the loop up more often.
+const CHECK: Duration = Duration::from_secs(5);
 /// Timers that are off.
 pub(super) const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
@@ -53,7 +54,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
         )
     })?;
     let mut daemon = Daemon::new(args, parts, &served);
-    daemon.first_apply();
+    daemon.begin();
     daemon.events(served, &mut signals).await;
     daemon.stop();
     Ok(())
@@ -81,24 +82,15 @@ pub(super) struct Daemon<'a> {
     pub(super) parts: Parts,
     pub(super) socket: PathBuf,
     pub(super) ready: bool,
-    pub(super) ruleset: Ruleset,
-    pub(super) apply_error: Option<String>,
-    /// Why the kernel cannot be compared with the policy, if it cannot.
-    pub(super) compare_error: Option<String>,
-    pub(super) last_apply: Option<ApplyReport>,
-    pub(super) verified_at: Option<String>,
-    pub(super) snapshot: Option<(u64, Instant)>,
+    pub(super) kernel: Kernel,
+    pub(super) saver: Saver,
     /// When each policy directory was last listed.
     pub(super) contacts: BTreeMap<PathBuf, String>,
-    /// Why there is no fresh snapshot, if there is none.
-    pub(super) snapshot_problem: Option<String>,
-    pub(super) retry_at: Option<Instant>,
-    pub(super) rescan_at: Option<Instant>,
-    pub(super) verify_at: Instant,
+    rescan_at: Option<Instant>,
+    /// When the loop is to wake up next to tell the watchdog and to look at the kernel.
+    tick_at: Instant,
     /// What systemd was told last.
     pub(super) told: String,
-    /// When the kernel was last compared.
-    pub(super) compared_at: Instant,
     /// Why interfaces are not followed, if they are not.
     pub(super) links_problem: Option<String>,
     /// What this kernel or its tools lack.
@@ -107,7 +99,7 @@ pub(super) struct Daemon<'a> {
     pub(super) reported: Vec<Degraded>,
     pub(super) metrics: Metrics,
     /// Metrics and health over HTTP.
-    servers: Servers,
+    pub(super) servers: Servers,
     /// Where those who watch hear what happens.
     events: broadcast::Sender<Event>,
     /// Looks for connections that policy denies.
@@ -115,30 +107,22 @@ pub(super) struct Daemon<'a> {
     /// Connections that were cut so far.
     pub(super) cut: u64,
     /// Why unwanted connections cannot be found, if so.
-    cut_problem: Option<String>,
+    pub(super) cut_problem: Option<String>,
 }
 
 impl<'a> Daemon<'a> {
     fn new(args: &'a Args, parts: Parts, served: &Served) -> Daemon<'a> {
-        let ruleset = parts.engine.ruleset();
         Daemon {
             args,
+            kernel: Kernel::new(parts.generation),
             parts,
             socket: served.path.clone(),
             ready: false,
-            ruleset,
-            apply_error: None,
-            compare_error: None,
-            last_apply: None,
-            verified_at: None,
-            snapshot: None,
+            saver: Saver::default(),
             contacts: BTreeMap::new(),
-            snapshot_problem: None,
-            retry_at: None,
             rescan_at: None,
-            verify_at: Instant::now() + NEVER,
+            tick_at: Instant::now(),
             told: String::new(),
-            compared_at: Instant::now(),
             links_problem: None,
             missing: Vec::new(),
             reported: Vec::new(),
@@ -151,10 +135,12 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    fn first_apply(&mut self) {
+    fn begin(&mut self) {
         notify::extend_timeout(START_EXTENSION);
-        self.parts.generation += 1;
-        self.apply();
+        // A quick start enforces what the snapshot says, and nothing newer.
+        if self.parts.is_complete {
+            self.parts.generation += 1;
+        }
         self.note_contacts();
         self.rescan_at = self
             .parts
@@ -165,30 +151,29 @@ impl<'a> Daemon<'a> {
     }
 
     async fn events(&mut self, mut served: Served, signals: &mut Signals) {
-        let watchdog = notify::watchdog_interval();
-        let mut pinged = Instant::now();
-        let backend = self.parts.choice.backend;
-        let mut features = tokio::task::spawn_blocking(move || iptables::check_features(backend));
-        let mut features_known = false;
+        let mut probe = Probe::Due;
         let mut rule_events = self.rule_events();
-        if rule_events.is_some() {
-            // What changed before the subscription was not told.
-            self.rules_changed();
-        }
         loop {
-            // The loop's own progress, a few times per interval.
-            if watchdog.is_some_and(|interval| pinged.elapsed() >= interval / 2) {
-                pinged = Instant::now();
-                notify::watchdog();
-            }
             self.servers
                 .configure(&self.parts.loaded.settings, &served.sender)
                 .await;
-            let timer = self.next_timer(watchdog);
+            self.work();
+            if self.ready && !self.parts.is_complete {
+                self.complete();
+            }
+            self.save();
+            if self.ready && matches!(probe, Probe::Due) {
+                let backend = self.parts.choice.backend;
+                let look = move || iptables::check_features(backend);
+                probe = Probe::Running(tokio::task::spawn_blocking(look));
+            }
+            let timer = self.next_timer();
             tokio::select! {
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
                 _ = signals.reload.recv() => self.reload(),
+                ended = self.kernel.ended() => self.ended(ended),
+                (generation, done) = self.saver.ended() => self.save_ended(generation, done),
                 news = self.parts.watcher.changed() => self.files_changed(&news),
                 result = self.parts.monitor.changed(), if self.links_problem.is_none() => match result {
                     Ok(()) => self.links_changed(),
@@ -202,12 +187,9 @@ impl<'a> Daemon<'a> {
                         tracing::warn!("changes of rules by others are found by comparing only: {error}");
                         rule_events = None;
                     }
-                    self.rules_changed();
+                    self.kernel.rules_changed();
                 }
-                result = &mut features, if !features_known => {
-                    features_known = true;
-                    self.note_missing(result.unwrap_or_default());
-                }
+                found = probed(&mut probe) => self.note_missing(found),
                 Some(call) = served.calls.recv() => self.answer(call),
                 result = self.cutter.done() => self.cut_done(result),
                 () = tokio::time::sleep_until(timer.into()) => {
@@ -233,13 +215,6 @@ impl<'a> Daemon<'a> {
             .ok()
     }
 
-    /// Somebody, perhaps moat itself, changed rules: compare soon, but not more often than a comparison may cost.
-    fn rules_changed(&mut self) {
-        let soon = Instant::now() + VERIFY_DELAY;
-        let not_before = self.compared_at + VERIFY_PAUSE;
-        self.verify_at = self.verify_at.min(soon.max(not_before));
-    }
-
     /// Begins anew to follow interfaces after the monitor came to its end; tried again until it works.
     async fn follow_links(&mut self) {
         match LinkMonitor::new().await {
@@ -255,23 +230,17 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    fn next_timer(&self, watchdog: Option<Duration>) -> Instant {
-        let relink = self.links_problem.as_ref().map(|_| Instant::now() + RETRY);
-        let due = [
-            relink,
-            self.retry_at,
-            self.rescan_at,
-            self.cutter.due(),
-            watchdog.map(|w| Instant::now() + w),
-        ];
-        due.into_iter().flatten().fold(self.verify_at, Instant::min)
+    fn next_timer(&self) -> Instant {
+        let relink = self.links_problem.as_ref().map(|_| Instant::now() + RELINK);
+        let due = [relink, self.rescan_at, self.cutter.due(), self.saver.due()];
+        let first = self.kernel.due().min(self.tick_at);
+        due.into_iter().flatten().fold(first, Instant::min)
     }
 
     fn timers(&mut self) {
         let time = Instant::now();
-        if self.retry_at.is_some_and(|at| at <= time) {
-            self.retry_at = None;
-            self.apply();
+        if self.tick_at <= time {
+            self.tick();
         }
         if self.rescan_at.is_some_and(|at| at <= time) {
             self.rescan_at = None;
@@ -279,18 +248,28 @@ impl<'a> Daemon<'a> {
         }
         if self.cutter.due().is_some_and(|at| at <= time) {
             let engine = &self.parts.engine;
-            self.cutter
-                .start(engine.policy().clone(), engine.links().clone());
+            let policy = Arc::new(engine.policy().clone());
+            self.cutter.start(policy, engine.links().clone());
         }
-        if self.verify_at <= time {
-            self.verify();
+    }
+
+    /// The loop's own progress is what the watchdog is told of; a look at the kernel goes with it, so that an idle daemon wakes
+    /// up for both at once.
+    fn tick(&mut self) {
+        let watchdog = notify::watchdog_interval();
+        self.tick_at = Instant::now() + watchdog.map_or(CHECK, |limit| limit.min(CHECK));
+        notify::watchdog();
+        if self.ready {
+            self.kernel.check_soon();
         }
     }
 
     /// Tells those who watch.
-    pub(super) fn tell(&self, event: Event) {
-        // Nobody watches: fine.
-        let _ = self.events.send(event);
+    pub(super) fn tell(&self, event: impl FnOnce() -> Event) {
+        if self.events.receiver_count() > 0 {
+            // The last one may have left just now.
+            let _ = self.events.send(event());
+        }
     }
 
     fn cut_done(&mut self, result: std::io::Result<Cut>) {
@@ -304,7 +283,7 @@ impl<'a> Daemon<'a> {
             self.metrics.connections_removed(removed as u64);
             let text = format!("{removed} of {judged} connections were cut: policy denies them");
             tracing::info!("{text}");
-            self.tell(Event::now(self.parts.generation, Happening::Cut, text));
+            self.tell(|| Event::now(self.parts.generation, Happening::Cut, text));
         }
         if problem != self.cut_problem {
             self.cut_problem = problem;
@@ -321,6 +300,13 @@ impl<'a> Daemon<'a> {
             tracing::warn!("{text}");
             self.missing.push(text);
         }
+    }
+
+    /// After a quick start: reads all the rest. Only what differs from what is in force changes the kernel.
+    fn complete(&mut self) {
+        tokio::task::block_in_place(|| self.parts.complete());
+        self.note_contacts();
+        self.recalculate(false);
     }
 
     fn reload(&mut self) {
@@ -377,122 +363,24 @@ impl<'a> Daemon<'a> {
     }
 
     fn recalculate(&mut self, resources_changed: bool) {
-        let policy_changed = self.parts.engine.calculate();
-        let ruleset = self.parts.engine.ruleset();
-        if policy_changed || resources_changed || ruleset != self.ruleset {
+        let noticed = Instant::now();
+        let has_news = self.parts.engine.calculate();
+        if has_news || resources_changed {
+            self.metrics.calculated(noticed.elapsed());
             self.parts.generation += 1;
-            self.ruleset = ruleset;
-            self.apply();
+        }
+        if has_news {
+            self.kernel.changed(noticed);
+        } else if self.kernel.is_in_step() {
+            // Nothing that this host asks about: what is in force is of this generation, too.
+            self.in_force(self.parts.generation);
         }
         self.log_problems();
     }
 
-    pub(super) fn degraded(&self) -> Vec<Degraded> {
-        let mut degraded: Vec<Degraded> = self.parts.settings_problem.iter().cloned().collect();
-        degraded.extend(self.apply_error.iter().map(|reason| Degraded {
-            reason: reason.clone(),
-            object: "kernel".to_owned(),
-            place: self.parts.dataplane.name(),
-        }));
-        degraded.extend(self.compare_error.iter().map(|reason| Degraded {
-            reason: format!("cannot compare the kernel with the policy: {reason}"),
-            object: "kernel".to_owned(),
-            place: self.parts.dataplane.name(),
-        }));
-        degraded.extend(self.links_problem.iter().map(|reason| Degraded {
-            reason: reason.clone(),
-            object: "interfaces".to_owned(),
-            place: "netlink".to_owned(),
-        }));
-        degraded.extend(self.snapshot_problem.iter().map(|reason| Degraded {
-            reason: reason.clone(),
-            object: "snapshot".to_owned(),
-            place: self.parts.state_dir.display().to_string(),
-        }));
-        degraded.extend(self.cut_problem.iter().map(|reason| Degraded {
-            reason: reason.clone(),
-            object: "connections".to_owned(),
-            place: "netlink".to_owned(),
-        }));
-        degraded.extend(self.servers.problem().map(|reason| Degraded {
-            reason: reason.to_owned(),
-            object: "http".to_owned(),
-            place: String::new(),
-        }));
-        degraded.extend(self.parts.watcher.problem().map(|reason| Degraded {
-            reason: reason.to_owned(),
-            object: "policyDirs".to_owned(),
-            place: String::new(),
-        }));
-        degraded.extend(self.parts.engine.degraded());
-        degraded
-    }
-
-    /// What metrics show of the present state.
-    pub(super) fn reading(&self) -> Reading {
-        let policy = self.parts.engine.policy();
-        Reading {
-            generation: self.parts.generation,
-            ready: self.ready,
-            degraded: self.degraded().len(),
-            endpoints: policy.endpoints.len() + policy.workloads.len(),
-            policies: policy.policies.len(),
-            resources: self.parts.engine.store().resources().count(),
-            snapshot_age: self.snapshot.map(|(_, at)| at.elapsed()),
-            sets: Vec::new(),
-        }
-    }
-
-    pub(super) fn state(&self) -> State {
-        match (self.ready, self.degraded().is_empty()) {
-            (false, _) => State::Starting,
-            (true, true) => State::Enforcing,
-            (true, false) => State::Degraded,
-        }
-    }
-
-    pub(super) fn log_problems(&mut self) {
-        let degraded = self.degraded();
-        for problem in degraded.iter().filter(|p| !self.reported.contains(p)) {
-            tracing::error!(
-                source = problem.place,
-                policy = problem.object,
-                "{}",
-                problem.reason
-            );
-            let text = problem.reason.clone();
-            self.tell(Event::now(self.parts.generation, Happening::Problem, text));
-        }
-        if degraded.is_empty() && !self.reported.is_empty() {
-            tracing::info!("all problems are solved");
-        }
-        self.reported = degraded;
-        self.tell_systemd();
-    }
-
-    pub(super) fn tell_systemd(&mut self) {
-        let endpoints =
-            self.parts.engine.policy().endpoints.len() + self.parts.engine.policy().workloads.len();
-        let state = match self.state() {
-            State::Starting => "starting".to_owned(),
-            State::Enforcing => "enforcing".to_owned(),
-            State::Degraded => format!(
-                "degraded ({} problems, see moatctl status)",
-                self.degraded().len()
-            ),
-        };
-        let text = format!(
-            "{state}: generation {}, {endpoints} endpoints",
-            self.parts.generation
-        );
-        if self.told != text {
-            notify::status(&text);
-            self.told = text;
-        }
-    }
-
-    fn stop(&self) {
+    fn stop(&mut self) {
         notify::stopping();
+        self.write_cache();
         // The rules stay: stopping the daemon must not open the host.
         let _ = std::fs::remove_file(&self.socket);
         tracing::info!("stopped; the rules stay in force");
@@ -505,4 +393,23 @@ async fn next_rule_event(events: &mut Option<RuleEvents>) -> std::io::Result<()>
         Some(events) => events.changed().await,
         None => std::future::pending().await,
     }
+}
+
+/// What the probe found; never resolves when there is none, or none any more.
+async fn probed(probe: &mut Probe) -> Vec<Feature> {
+    match probe {
+        Probe::Running(task) => {
+            let found = task.await.unwrap_or_default();
+            *probe = Probe::Over;
+            found
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// The look at what kernel and tools can do, which waits until policy is in force.
+enum Probe {
+    Due,
+    Running(JoinHandle<Vec<Feature>>),
+    Over,
 }

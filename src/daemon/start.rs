@@ -1,19 +1,23 @@
 //! From nothing to a daemon that knows what to enforce: settings, lock, snapshot, links, files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::args::Args;
-use super::engine::{DIR, Engine};
+use super::engine::{DIR, Engine, QuickStart};
 use super::lock::{self, Lock, LockError};
 use super::report::Degraded;
-use super::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE, Failure, chain, settings};
+use super::run::START_EXTENSION;
+use super::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE, Failure, chain, notify, settings};
+use crate::api::Spec;
 use crate::config::{ConfigError, Loaded};
-use crate::dataplane::Dataplane;
 use crate::dataplane::iptables::{self, Choice, Iptables};
 use crate::dataplane::links::LinkMonitor;
-use crate::source::{DirSource, News, Watcher};
-use crate::store::Store;
+use crate::dataplane::{Applier, Dataplane};
+use crate::source::{DirDigest, DirSource, News, Watcher, survey};
 use crate::store::journal::Saved;
+use crate::store::{Store, members};
 
 const NO_LAST_GOOD: &str = "there are no last good settings to start with";
 
@@ -36,11 +40,15 @@ pub struct Parts {
     /// Resources to ruleset.
     pub engine: Engine,
     /// The kernel.
-    pub dataplane: Box<dyn Dataplane>,
+    pub applier: Applier,
+    /// Name of the dataplane.
+    pub backend: String,
     /// Which backend, and why.
     pub choice: Choice,
     /// Generation of the snapshot, from which counting goes on.
     pub generation: u64,
+    /// Whether everything is known; else only what the quick start needs.
+    pub is_complete: bool,
 }
 
 /// Starts up to the point where the first host policy is known.
@@ -50,23 +58,46 @@ pub struct Parts {
 pub async fn start(args: &Args) -> Result<Parts, Failure> {
     let fresh = settings::load_all(args, Vec::new());
     let (state_dir, lock) = claim_state_dir(args, &fresh)?;
-    let (store, snapshot) = open_store(&state_dir);
-    let (loaded, settings_problem) = settings_or_last_good(fresh, snapshot.as_ref())?;
+    let quick = fresh
+        .is_ok()
+        .then(|| quick_start(args, &state_dir))
+        .flatten();
+    let opened = match &quick {
+        Some(_) => Opened::Later,
+        None => open_store(&state_dir),
+    };
+    let (loaded, settings_problem) = match &quick {
+        Some(quick) => (quick.loaded.clone(), None),
+        None => settings_or_last_good(fresh, opened.saved())?,
+    };
     set_log_level(&loaded);
-    let (choice, dataplane) = backend(&loaded, &state_dir)?;
     let monitor = LinkMonitor::new().await;
     let monitor = monitor
         .map_err(|e| Failure::new(EX_OSERR, format!("cannot follow interfaces: {}", chain(&e))))?;
+    let (choice, name, applier) = backend(&loaded, &state_dir)?;
     // Watching begins before reading, so that nothing falls between.
     let watcher = Watcher::new(loaded.settings.policy_dirs.clone());
     let source = DirSource::new(loaded.settings.policy_dirs.clone());
     let ipv6 = iptables::ipv6_available();
-    let engine = Engine::new(
-        loaded.settings.clone(),
-        monitor.links().clone(),
-        ipv6,
-        store,
-    );
+    let settings = loaded.settings.clone();
+    let links = monitor.links().clone();
+    let progress = Box::new(progress());
+    let generation = quick.as_ref().map_or(0, |quick| quick.generation);
+    let is_complete = quick.is_none();
+    let (engine, snapshot) = match (quick, opened) {
+        (Some(quick), _) => {
+            let engine = Engine::quick(settings, links, ipv6, quick.start, progress);
+            (engine, None)
+        }
+        (None, Opened::Now(store, saved)) => {
+            let engine = Engine::new(settings, links, ipv6, *store, progress);
+            (engine, saved)
+        }
+        (None, Opened::Later) => {
+            let engine = Engine::new(settings, links, ipv6, Store::new(), progress);
+            (engine, None)
+        }
+    };
     let mut parts = Parts {
         loaded,
         settings_problem,
@@ -76,20 +107,92 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
         source,
         watcher,
         engine,
-        dataplane,
+        applier,
+        backend: name,
         choice,
-        generation: 0,
+        generation,
+        is_complete,
     };
-    let asked = parts.loaded.settings.iptables_backend;
-    parts.first_look(args, snapshot);
-    if parts.loaded.settings.iptables_backend != asked {
-        // A FelixConfiguration among the files names another one.
-        (parts.choice, parts.dataplane) = backend(&parts.loaded, &parts.state_dir)?;
+    if is_complete {
+        let asked = parts.loaded.settings.iptables_backend;
+        parts.first_look(args, snapshot);
+        if parts.loaded.settings.iptables_backend != asked {
+            // A FelixConfiguration among the files names another one.
+            (parts.choice, parts.backend, parts.applier) =
+                backend(&parts.loaded, &parts.state_dir)?;
+        }
     }
+    parts.engine.calculate();
     Ok(parts)
 }
 
+/// The store, opened before anything is enforced, or after.
+enum Opened {
+    Now(Box<Store>, Option<Saved>),
+    Later,
+}
+
+impl Opened {
+    fn saved(&self) -> Option<&Saved> {
+        match self {
+            Opened::Now(_, saved) => saved.as_ref(),
+            Opened::Later => None,
+        }
+    }
+}
+
+/// What a start needs to know to enforce before it has read everything.
+struct Quick {
+    loaded: Loaded,
+    generation: u64,
+    start: QuickStart,
+}
+
+/// Whether the last run left what a quick start needs, and nothing has changed since: the same version, host and files.
+fn quick_start(args: &Args, state_dir: &Path) -> Option<Quick> {
+    let quick = members::read(state_dir)?;
+    let resources = quick.resources()?;
+    let felix = resources.iter().filter_map(|r| match &r.spec {
+        Spec::FelixConfiguration(felix) => Some((r.id.name.clone(), felix.clone())),
+        _ => None,
+    });
+    let loaded = settings::load_all(args, felix.collect()).ok()?;
+    if loaded.settings.felix_hostname != quick.meta.node {
+        return None;
+    }
+    let now = survey(&loaded.settings.policy_dirs);
+    let before = &quick.members.dirs;
+    // A directory that is away takes nothing away.
+    let fits =
+        |(now, before): (&Dir, &Dir)| now.0 == before.0 && (now.1.is_none() || now == before);
+    if now.len() != before.len() || !now.iter().zip(before).all(fits) {
+        return None;
+    }
+    let sets = quick.members.sets.into_iter();
+    Some(Quick {
+        loaded,
+        generation: quick.members.commit.generation,
+        start: QuickStart {
+            resources,
+            sets: sets
+                .map(|(id, set)| (id, Arc::unwrap_or_clone(set)))
+                .collect(),
+        },
+    })
+}
+
+/// A policy directory, and what the versions of its files come to.
+type Dir = (String, Option<DirDigest>);
+
 impl Parts {
+    /// Reads all the rest, after a quick start.
+    pub fn complete(&mut self) {
+        if let Opened::Now(store, saved) = open_store(&self.state_dir) {
+            self.engine.complete(*store, saved, &mut self.source);
+        }
+        self.is_complete = true;
+    }
+
     fn first_look(&mut self, args: &Args, snapshot: Option<Saved>) {
         let node = &self.loaded.settings.felix_hostname;
         if let Some(snapshot) = snapshot {
@@ -110,7 +213,6 @@ impl Parts {
         {
             self.use_settings(loaded);
         }
-        self.engine.calculate();
     }
 
     /// Tells the source which files are held, so that it says which of them are gone.
@@ -159,7 +261,7 @@ impl Parts {
             return;
         }
         let (old, new) = (&self.loaded.settings, &loaded.settings);
-        self.dataplane.configure(new);
+        self.applier.configure(new.clone());
         if old.policy_dirs != new.policy_dirs {
             // Watching begins before reading, so that nothing falls between.
             self.watcher = Watcher::new(new.policy_dirs.clone());
@@ -169,6 +271,18 @@ impl Parts {
         self.engine.set_settings(loaded.settings.clone());
         self.loaded = loaded;
         set_log_level(&self.loaded);
+    }
+}
+
+/// Tells systemd how far a long load has come, and that it goes on.
+fn progress() -> impl FnMut(usize) + Send {
+    let mut told = Instant::now();
+    move |documents| {
+        if told.elapsed() >= Duration::from_secs(1) {
+            told = Instant::now();
+            notify::status(&format!("loading: {documents} documents"));
+            notify::extend_timeout(START_EXTENSION);
+        }
     }
 }
 
@@ -194,11 +308,14 @@ fn claim_state_dir(
 }
 
 /// The dataplane of the backend that the settings and the host call for.
-fn backend(loaded: &Loaded, state_dir: &Path) -> Result<(Choice, Box<dyn Dataplane>), Failure> {
+fn backend(loaded: &Loaded, state_dir: &Path) -> Result<(Choice, String, Applier), Failure> {
     let choice = iptables::choose(loaded.settings.iptables_backend, state_dir)
         .map_err(|message| Failure::new(EX_UNAVAILABLE, message))?;
     let dataplane = Iptables::new(choice.backend, loaded.settings.max_ipset_size as usize);
-    Ok((choice, Box::new(dataplane)))
+    let name = dataplane.name();
+    let applier = Applier::new(Box::new(dataplane))
+        .map_err(|e| Failure::new(EX_OSERR, format!("cannot start a thread: {e}")))?;
+    Ok((choice, name, applier))
 }
 
 fn set_log_level(loaded: &Loaded) {
@@ -222,12 +339,12 @@ fn not_locked(error: &LockError, settings: Option<&Vec<ConfigError>>) -> Failure
     }
 }
 
-fn open_store(state_dir: &Path) -> (Store, Option<Saved>) {
+fn open_store(state_dir: &Path) -> Opened {
     let (store, saved, messages) = Store::open(state_dir);
     for message in messages {
         tracing::warn!("{message}");
     }
-    (store, saved)
+    Opened::Now(Box::new(store), saved)
 }
 
 fn settings_or_last_good(

@@ -1,49 +1,8 @@
-//! What was found in the kernel, and the difference to what is wanted.
+//! What is to change in the kernel, and what was changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-
-use crate::api::Family;
-use crate::compile::Member;
-
-/// One rule as read back: who made it, and how to name it for deletion.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundRule {
-    /// Our identity of the rule; `None` for rules that are not ours.
-    pub id: Option<String>,
-    /// The rule without its chain, as the tool prints it.
-    pub text: String,
-}
-
-/// One table as read back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FoundTable {
-    /// Our chains with their rules.
-    pub chains: BTreeMap<String, Vec<FoundRule>>,
-    /// Built-in chains with all their rules.
-    pub hooks: BTreeMap<String, Vec<FoundRule>>,
-}
-
-/// One of our sets as read back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FoundSet {
-    /// Type and family, as the tool prints them: `hash:net inet`.
-    pub kind: String,
-    /// How many members fit.
-    pub capacity: usize,
-    /// The members.
-    pub members: BTreeSet<Member>,
-}
-
-/// What is in the kernel of ours.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Tables by family and name.
-    pub tables: BTreeMap<Family, BTreeMap<String, FoundTable>>,
-    /// Sets by name.
-    pub sets: BTreeMap<String, FoundSet>,
-}
 
 /// What changes in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,45 +24,29 @@ pub struct Changed {
     pub sets_removed: usize,
 }
 
-/// Edits of one family: what the restore tool reads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FamilyPlan {
-    /// Chains, rules and jumps by table name.
-    pub edits: BTreeMap<String, Vec<String>>,
-    /// Chains to be removed afterwards by table name.
-    pub removals: BTreeMap<String, Vec<String>>,
-}
-
-impl FamilyPlan {
-    /// The input of the restore tool for edits.
-    pub fn edit_text(&self) -> String {
-        let text = |(table, lines): (&String, &Vec<String>)| {
-            format!("*{table}\n{}\nCOMMIT\n", lines.join("\n"))
-        };
-        self.edits.iter().map(text).collect()
+impl Changed {
+    /// Whether nothing changes.
+    pub fn is_nothing(&self) -> bool {
+        *self == Changed::default()
     }
 
-    /// The input of the restore tool for removals.
-    pub fn removal_text(&self) -> String {
-        let text = |(table, chains): (&String, &Vec<String>)| {
-            // Emptied first: chains of ours may refer to each other.
-            let flush: String = chains.iter().map(|c| format!("-F {c}\n")).collect();
-            let delete: String = chains.iter().map(|c| format!("-X {c}\n")).collect();
-            format!("*{table}\n{flush}{delete}COMMIT\n")
-        };
-        self.removals.iter().map(text).collect()
+    /// Adds other changes.
+    pub fn add(&mut self, other: Changed) {
+        self.chains += other.chains;
+        self.rules_added += other.rules_added;
+        self.rules_removed += other.rules_removed;
+        self.sets_created += other.sets_created;
+        self.members += other.members;
+        self.chains_removed += other.chains_removed;
+        self.sets_removed += other.sets_removed;
     }
 }
 
-/// The difference between the ruleset wanted and the one found, in the order in which it is written.
+/// The difference between what is wanted and what is there, as lines for a reader.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Sets created and filled before the rules change, as `ipset restore` reads them.
-    pub set_lines: Vec<String>,
-    /// Rules.
-    pub families: BTreeMap<Family, FamilyPlan>,
-    /// Sets destroyed after the rules changed.
-    pub destroy: Vec<String>,
+    /// Every change, prefixed by the short name of the tool that would make it, in order.
+    pub lines: Vec<String>,
     /// Numbers.
     pub changed: Changed,
 }
@@ -111,39 +54,34 @@ pub struct Plan {
 impl Plan {
     /// Whether nothing would change.
     pub fn is_empty(&self) -> bool {
-        self.set_lines.is_empty() && self.families.is_empty() && self.destroy.is_empty()
+        self.lines.is_empty()
     }
+}
 
-    /// Every line that would be given to a tool, prefixed by the tool's short name.
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .set_lines
-            .iter()
-            .map(|l| format!("ipset: {l}"))
-            .collect();
-        let tool = |family: &Family| match family {
-            Family::V4 => "iptables",
-            Family::V6 => "ip6tables",
-        };
-        for (family, plan) in &self.families {
-            for (table, edits) in &plan.edits {
-                lines.extend(
-                    edits
-                        .iter()
-                        .map(|l| format!("{} -t {table}: {l}", tool(family))),
-                );
-            }
+/// Something of the policy that is not in force.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refused {
+    /// What, in policy words.
+    pub object: String,
+    /// Why, in the words of who refused it.
+    pub reason: String,
+}
+
+impl Refused {
+    /// Says so.
+    pub fn new(object: &str, reason: &str) -> Refused {
+        Refused {
+            object: object.to_owned(),
+            reason: reason.to_owned(),
         }
-        for (family, plan) in &self.families {
-            for (table, chains) in &plan.removals {
-                lines.extend(
-                    chains
-                        .iter()
-                        .map(|c| format!("{} -t {table}: -X {c}", tool(family))),
-                );
-            }
-        }
-        lines.extend(self.destroy.iter().map(|s| format!("ipset: destroy {s}")));
-        lines
     }
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Numbers.
+    pub changed: Changed,
+    /// What is not in force. Everything else is. The caller shows it and tries again, with all members, after a while.
+    pub refused: BTreeSet<Refused>,
 }

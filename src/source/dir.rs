@@ -222,7 +222,8 @@ impl PolicyDir {
             return self.scan(round);
         };
         // Another directory in the place of the one that was listed, or one that may hold too much.
-        if self.seen != dir.1 || self.files.len() + names.len() > MAX_FILES {
+        let new = names.iter().filter(|n| !self.files.contains_key(**n));
+        if self.seen != dir.1 || self.files.len() + new.count() > MAX_FILES {
             return self.scan(round);
         }
         let prefix = self.prefix();

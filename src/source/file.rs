@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use super::refusal;
 use crate::api::Issue;
 
-/// Largest file that is read, in bytes. A hundred thousand endpoints in one file are about 20 MB.
-pub const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Largest file that is read, in bytes: as much as can be parsed.
+pub const MAX_FILE_BYTES: u64 = crate::api::yaml::MAX_BYTES as u64;
 
 /// A file emptied less than this ago may be half way through a rewrite in place.
 const EMPTY_GRACE: Duration = Duration::from_secs(1);

@@ -86,6 +86,17 @@ impl<'s, 'k> Draft<'s, 'k> {
         }
     }
 
+    /// Takes back all but the first so many objects: the text broke off later.
+    pub fn cut(&mut self, valid: usize) {
+        if self.held || valid >= self.items.len() {
+            // A text that broke off has an error, so that a file that holds something keeps it anyway.
+            return;
+        }
+        for (at, _) in self.items.split_off(valid) {
+            self.store.withdraw(at, self.sink);
+        }
+    }
+
     /// The end of the file, with what is wrong with it and the version it has.
     pub fn finish(mut self, issues: Vec<Issue>, stamp: Option<Stamp>) {
         let has_errors = issues.iter().any(|i| i.severity == Severity::Error);

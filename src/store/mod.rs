@@ -55,7 +55,7 @@ struct FileState {
     /// The version of the file that is held exactly and without complaint.
     stamp: Option<Stamp>,
     /// Its entries in order; none if nothing usable was ever read from it.
-    held: Option<Vec<u32>>,
+    held: Option<Box<[u32]>>,
 }
 
 /// The view.
@@ -64,6 +64,7 @@ pub struct Store {
     table: Table,
     files: Vec<FileState>,
     free_files: Vec<u32>,
+    sources: BTreeSet<Arc<str>>,
     by_key: BTreeMap<FileKey, u32>,
     /// What is wrong with each file as it is now, or was when the snapshot was taken up.
     issues: BTreeMap<FileKey, Vec<Issue>>,
@@ -114,22 +115,17 @@ impl Store {
 
     /// Takes in what a source found about one file.
     pub fn take(&mut self, source: &str, update: FileUpdate, sink: &mut Sink<'_>) {
-        let key = FileKey {
-            path: update.path.into(),
-            source: source.into(),
-        };
+        let key = self.key(source, &update.path);
         match update.content {
             FileContent::Removed => self.remove(&key, sink),
             FileContent::Unreadable(issue) => self.keep(&key, vec![issue]),
             FileContent::Unchanged => drop(self.unconfirmed.remove(&key)),
             FileContent::Text(text, stamp) => {
-                let parsed = api::parse_bytes(&key.path, &text);
-                drop(text);
+                let path = key.path.clone();
                 let mut draft = Draft::new(self, key, sink);
-                for resource in parsed.resources {
-                    draft.push(resource);
-                }
-                draft.finish(parsed.issues, stamp);
+                let outcome = api::parse_each(&path, &text, &mut |resource| draft.push(resource));
+                draft.cut(outcome.valid);
+                draft.finish(outcome.issues, stamp);
             }
         }
     }
@@ -145,10 +141,7 @@ impl Store {
     }
 
     fn seed_file(&mut self, file: SavedFile, same_version: bool, sink: &mut Sink<'_>) {
-        let key = FileKey {
-            path: file.path.into(),
-            source: file.source.into(),
-        };
+        let key = self.key(&file.source, &file.path);
         if self.by_key.contains_key(&key) || self.issues.contains_key(&key) {
             return;
         }
@@ -269,6 +262,20 @@ impl Store {
         })
     }
 
+    /// A file's key; the few names of sources are shared.
+    fn key(&mut self, source: &str, path: &str) -> FileKey {
+        let source = match self.sources.get(source) {
+            Some(known) => known.clone(),
+            None => {
+                let new: Arc<str> = source.into();
+                self.sources.insert(new.clone());
+                new
+            }
+        };
+        let path = path.into();
+        FileKey { path, source }
+    }
+
     /// The number of a file, which is made if it is not there.
     fn file(&mut self, key: &FileKey) -> u32 {
         if let Some(at) = self.by_key.get(key) {
@@ -285,6 +292,7 @@ impl Store {
                 free
             }
             None => {
+                table::reserve(&mut self.files);
                 self.files.push(state);
                 self.files.len() as u32 - 1
             }

@@ -94,10 +94,7 @@ impl Table {
             self.entries[free as usize] = entry;
             return free;
         }
-        if self.entries.len() == self.entries.capacity() {
-            // By an eighth: doubling would waste up to half of the largest thing there is.
-            self.entries.reserve_exact(self.entries.len() / 8 + 64);
-        }
+        reserve(&mut self.entries);
         self.entries.push(entry);
         self.entries.len() as u32 - 1
     }
@@ -231,6 +228,13 @@ impl Table {
     /// Bytes of the journal that are in use.
     pub fn live(&self) -> u64 {
         self.live
+    }
+}
+
+/// Makes room for one more; by an eighth, because doubling would waste up to half of the largest things there are.
+pub fn reserve<T>(items: &mut Vec<T>) {
+    if items.len() == items.capacity() {
+        items.reserve_exact(items.len() / 8 + 64);
     }
 }
 

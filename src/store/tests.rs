@@ -175,6 +175,23 @@ fn a_first_load_with_errors_uses_what_is_valid() {
 }
 
 #[test]
+fn objects_of_a_list_that_breaks_off_do_not_count() {
+    let list = |end: &str| {
+        let items = [text(&["x"]), text(&["y"])].join(",");
+        let list = format!("{{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[{items}{end}");
+        file("a", &list)
+    };
+    let mut bed = Bed::new();
+    bed.apply(vec![sets("b", &["y=10.2.0.0/16"]), list("")]);
+    assert_eq!(view(&bed.0), "y=10.2.0.0/16@b");
+    assert_eq!(bed.problems(), 1);
+    bed.apply(vec![list("]}")]);
+    assert_eq!(view(&bed.0), "x=10.0.0.0/8@a y=10.0.0.0/8@a");
+    bed.apply(vec![list(",")]);
+    assert_eq!(view(&bed.0), "x=10.0.0.0/8@a y=10.0.0.0/8@a");
+}
+
+#[test]
 fn an_empty_file_is_good_content() {
     let mut bed = Bed::new();
     bed.apply(vec![sets("a", &["x"])]);
@@ -374,4 +391,6 @@ fn an_unchanged_file_is_confirmed_without_being_read() {
 }
 
 mod disk;
+mod mounts;
+mod quick;
 mod random;

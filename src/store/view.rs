@@ -43,6 +43,12 @@ impl Store {
             .map(|at| self.resource(self.table.entry(at)))
     }
 
+    /// The ids of the resources in force of some kinds, in no order.
+    pub fn ids(&self, wanted: impl Fn(Kind) -> bool) -> impl Iterator<Item = ResourceId> {
+        let entries = self.table.heads().map(|at| self.table.entry(at));
+        entries.filter(move |e| wanted(e.kind())).map(Entry::id)
+    }
+
     /// How many resources are in force.
     pub fn len(&self) -> usize {
         self.table.len()

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use moat::calc::HostPolicy;
 use moat::compile::Ruleset;
-use moat::dataplane::Dataplane;
 use moat::dataplane::iptables::{Backend, Iptables};
+use moat::dataplane::{Dataplane, Wanted};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, Protocol, SendFlags, SocketFlags, SocketType};
 use serde_json::Value;
@@ -64,12 +65,17 @@ impl Field {
     /// # Errors
     /// The kernel or a tool refuses them.
     pub fn apply(&mut self, wanted: &Ruleset, policy: &HostPolicy) -> Result<(), String> {
+        let wanted = Wanted::whole(Arc::new(wanted.clone()), policy);
         let dataplane = &mut self.dataplane;
         let result = self
             .world
             .namespace("host")
-            .enter(|| dataplane.apply(wanted, policy));
-        result.map(drop).map_err(|e| format!("{e:#}: {e:?}"))
+            .enter(|| dataplane.apply(&wanted));
+        match result {
+            Ok(applied) if applied.refused.is_empty() => Ok(()),
+            Ok(applied) => Err(format!("{:?}", applied.refused)),
+            Err(e) => Err(format!("{e:#}: {e:?}")),
+        }
     }
 
     /// Sends packets; returns the numbers of those that got through.

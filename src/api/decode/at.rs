@@ -18,7 +18,7 @@ enum Step<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct At<'a> {
     /// The node.
-    pub node: &'a Node,
+    pub node: &'a Node<'a>,
     parent: Option<&'a At<'a>>,
     step: Step<'a>,
     /// Where to complain.
@@ -27,7 +27,7 @@ pub struct At<'a> {
 
 impl<'a> At<'a> {
     /// The root of a document.
-    pub fn root(node: &'a Node, sink: &'a Sink) -> At<'a> {
+    pub fn root(node: &'a Node<'a>, sink: &'a Sink) -> At<'a> {
         At {
             node,
             parent: None,
@@ -37,7 +37,7 @@ impl<'a> At<'a> {
     }
 
     /// An item of a list.
-    pub fn item<'b>(&'b self, index: usize, node: &'b Node) -> At<'b> {
+    pub fn item<'b>(&'b self, index: usize, node: &'b Node<'b>) -> At<'b> {
         At {
             node,
             parent: Some(self),
@@ -47,7 +47,7 @@ impl<'a> At<'a> {
     }
 
     /// An entry of a mapping.
-    pub fn entry<'b>(&'b self, key: &'b str, node: &'b Node) -> At<'b> {
+    pub fn entry<'b>(&'b self, key: &'b str, node: &'b Node<'b>) -> At<'b> {
         At {
             node,
             parent: Some(self),
@@ -62,7 +62,7 @@ impl<'a> At<'a> {
     }
 
     /// The items of a list; anything else is an error.
-    pub fn items(&self) -> Option<&'a [Node]> {
+    pub fn items(&self) -> Option<&'a [Node<'a>]> {
         match &self.node.value {
             Value::Seq(items) => Some(items),
             _ => self.wrong_type("a list"),
@@ -75,7 +75,7 @@ impl<'a> At<'a> {
     }
 
     /// The entries of a mapping; anything else is an error.
-    pub fn entries(&self) -> Option<&'a [(Key, Node)]> {
+    pub fn entries(&self) -> Option<&'a [(Key<'a>, Node<'a>)]> {
         match &self.node.value {
             Value::Map(entries) => Some(entries),
             _ => self.wrong_type("a mapping"),
@@ -108,7 +108,7 @@ impl<'a> At<'a> {
     }
 
     /// Reports an error about the key of this node.
-    pub fn complain_key(&self, key: &Key, text: impl Into<Message>) {
+    pub fn complain_key(&self, key: &Key<'_>, text: impl Into<Message>) {
         let (pos, value) = ((key.line, key.col), Some(shorten(&key.name)));
         self.sink
             .report(Severity::Error, pos, self.to_string(), value, text.into());
@@ -187,7 +187,7 @@ impl fmt::Display for At<'_> {
 pub struct Fields<'a> {
     /// The mapping.
     pub at: At<'a>,
-    entries: &'a [(Key, Node)],
+    entries: &'a [(Key<'a>, Node<'a>)],
     asked: RefCell<Vec<&'static str>>,
 }
 
@@ -284,7 +284,7 @@ impl<'a> Fields<'a> {
     pub fn finish(self) {
         let asked = self.asked.borrow();
         for (key, node) in self.entries {
-            if asked.contains(&key.name.as_str()) {
+            if asked.contains(&&*key.name) {
                 continue;
             }
             if self.at.sink.is_full() {

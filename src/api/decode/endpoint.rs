@@ -46,7 +46,7 @@ pub fn host(at: &At<'_>) -> Option<Spec> {
 }
 
 fn non_empty(at: &At<'_>) -> Option<()> {
-    if read::text(at)?.is_empty() {
+    if read::borrowed(at)?.is_empty() {
         at.error("must not be empty")
     } else {
         Some(())

@@ -79,7 +79,7 @@ fn port(at: &At<'_>) -> Option<Port> {
     let Value::Scalar(scalar) = &at.node.value else {
         return at.wrong_type(wanted);
     };
-    let text = scalar.text.as_str();
+    let text = &*scalar.text;
     let one = |port| Port::Range(PortRange::one(port));
     match scalar.plain() {
         Plain::Int(_) | Plain::Float(_) => read::port(at).map(one),

@@ -42,8 +42,7 @@ const KUBERNETES: [(&str, Ty); 10] = [
 
 /// `apiVersion` of a resource.
 pub fn api_version(at: &At<'_>) -> Option<()> {
-    let text = read::text(at)?;
-    if text == API_VERSION {
+    if read::borrowed(at)? == API_VERSION {
         return Some(());
     }
     at.error(Message::with(
@@ -54,11 +53,11 @@ pub fn api_version(at: &At<'_>) -> Option<()> {
 
 /// `kind` of a resource.
 pub fn kind(at: &At<'_>) -> Option<Kind> {
-    let text = read::text(at)?;
-    Kind::from_document(&text).or_else(|| {
+    let text = read::borrowed(at)?;
+    Kind::from_document(text).or_else(|| {
         at.error(Message::with(
             "unknown kind",
-            did_you_mean(&text, Kind::all().map(Kind::name)),
+            did_you_mean(text, Kind::all().map(Kind::name)),
         ))
     })
 }
@@ -195,7 +194,7 @@ fn name_rule(kind: Kind) -> fn(&str) -> Result<(), Message> {
 }
 
 fn name(at: &At<'_>, kind: Kind) {
-    let Some(name) = read::checked(at, name_rule(kind)) else {
+    let Some(name) = read::valid(at, name_rule(kind)) else {
         return;
     };
     if kind == Kind::Profile && name == BUILT_IN_PROFILE {
@@ -210,7 +209,7 @@ fn namespace(at: &At<'_>, kind: Kind) -> Option<()> {
             "remove the field".to_owned(),
         ));
     }
-    read::checked(at, names::dns_label).map(|_| ())
+    read::valid(at, names::dns_label).map(drop)
 }
 
 /// Labels, without those that would make an endpoint pass for something else.
@@ -223,11 +222,11 @@ fn labels(at: &At<'_>, kind: Kind) -> Option<BTreeMap<String, String>> {
         match kind {
             Kind::HostEndpoint if inherited || identity => {
                 entry.warn("a host endpoint may not pass for a pod: the label is ignored");
-                labels.remove(&key.name);
+                labels.remove(&*key.name);
             }
             Kind::WorkloadEndpoint if inherited => {
                 entry.warn("only profiles give labels of this form: the label is ignored");
-                labels.remove(&key.name);
+                labels.remove(&*key.name);
             }
             Kind::NetworkSet | Kind::GlobalNetworkSet if key.name == NAMESPACE_LABEL => {
                 entry.complain("a network set may not carry this label");

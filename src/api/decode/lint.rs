@@ -77,7 +77,7 @@ pub fn rules(fields: &Fields<'_>, name: &'static str, rules: &[Rule]) {
 /// A match that is there and empty restricts nothing, which widens a rule when a template had no value for it.
 fn empty_matches(rule: &At<'_>) {
     for (side, node) in rule.entries().unwrap_or_default() {
-        let matches = ["source", "destination"].contains(&side.name.as_str());
+        let matches = ["source", "destination"].contains(&&*side.name);
         let side = rule.entry(&side.name, node);
         for (key, node) in node.entries().filter(|_| matches).unwrap_or_default() {
             let at = side.entry(&key.name, node);

@@ -1,6 +1,7 @@
 //! Documents to resources: every known kind, every rule of validation, every error of a document at once.
 
 pub mod at;
+mod batch;
 mod bgp;
 mod cluster;
 mod endpoint;
@@ -18,17 +19,18 @@ mod sets;
 mod sink;
 mod staged;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::at::{At, Fields, Message, Sink};
+use self::at::{At, Fields, Sink};
+use self::batch::Batch;
 pub use self::sink::MAX_ISSUES;
 use super::document::Document;
 use super::issue::{Issue, Severity, shorten};
+use super::json;
 use super::types::{Kind, Origin, Resource, ResourceId, Spec};
-use super::yaml::{self, Key, Node, Value};
+use super::yaml::{Node, Value};
 
 /// What a text holds: the resources that are valid, and what is wrong with the others.
 #[derive(Clone, Debug, Default)]
@@ -57,33 +59,34 @@ pub struct RuleLines {
     pub egress: Vec<u32>,
 }
 
+/// What [`parse_each`] says when it is done.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// How many of the resources that were given out count. Those behind come from a document that broke off later.
+    pub valid: usize,
+    /// Errors and warnings in the order of the text.
+    pub issues: Vec<Issue>,
+}
+
 /// Parses a file: YAML documents separated by `---`, JSON, arrays and lists of resources.
 /// `file` names it in issues and in [`Resource::origin`].
 pub fn parse_bytes(file: &str, bytes: &[u8]) -> Parsed {
+    let mut resources = Vec::new();
+    let Outcome { valid, issues } = parse_each(file, bytes, &mut |r| resources.push(r));
+    resources.truncate(valid);
+    Parsed { resources, issues }
+}
+
+/// Parses a file as [`parse_bytes`] does, and gives out each resource as soon as it is read, so that a file costs little
+/// more memory than its largest document. Only [`Outcome::valid`] tells in the end how many of them count.
+pub fn parse_each(file: &str, bytes: &[u8], each: &mut dyn FnMut(Resource)) -> Outcome {
     let sink = Sink::new(file);
-    let (documents, error) = yaml::documents(bytes);
-    let mut batch = Batch {
-        file: file.into(),
-        sink: &sink,
-        resources: Vec::new(),
-        seen: HashMap::new(),
-    };
-    for document in &documents {
-        batch.document(&At::root(document, &sink), true);
-    }
-    let resources = batch.resources;
-    if let Some(e) = error {
-        sink.about(None);
-        let text = Message {
-            message: e.message,
-            help: e.help,
-        };
-        sink.report(Severity::Error, (e.line, e.col), String::new(), None, text);
-    }
-    Parsed {
-        resources,
-        issues: sink.finish(),
-    }
+    let trial = Sink::default();
+    let mut batch = Batch::new(file, &sink, &trial, each);
+    batch.read(bytes);
+    let valid = batch.valid();
+    let issues = sink.finish();
+    Outcome { valid, issues }
 }
 
 /// Decodes a resource that was stored ([`Resource::raw`], [`Resource::origin`], [`Resource::rule_lines`]).
@@ -96,7 +99,14 @@ pub fn parse_document(
     lines: &RuleLines,
 ) -> Result<Resource, Vec<Issue>> {
     let sink = Sink::new(&origin.file);
-    let mut node = Node::from_json(&document.value());
+    let value;
+    let mut node = match json::tree(document.text(), 0, None) {
+        Some(node) => node,
+        None => {
+            value = document.value();
+            Node::from_json(&value)
+        }
+    };
     node.line = origin.line;
     set_rule_lines(&mut node, lines);
     let resource = resource(&At::root(&node, &sink), origin.clone());
@@ -114,24 +124,15 @@ pub fn parse_document(
     }
 }
 
-fn set_rule_lines(node: &mut Node, lines: &RuleLines) {
-    fn child<'a>(node: &'a mut Node, name: &str) -> Option<&'a mut Node> {
-        match &mut node.value {
-            Value::Map(entries) => entries
-                .iter_mut()
-                .find(|(key, _)| key.name == name)
-                .map(|(_, node)| node),
-            _ => None,
-        }
-    }
-    let Some(spec) = child(node, "spec") else {
+fn set_rule_lines(document: &mut Node<'_>, lines: &RuleLines) {
+    let Some(spec) = document.get_mut("spec") else {
         return;
     };
     for (name, lines) in [("ingress", &lines.ingress), ("egress", &lines.egress)] {
         if let Some(Node {
             value: Value::Seq(rules),
             ..
-        }) = child(spec, name)
+        }) = spec.get_mut(name)
         {
             rules
                 .iter_mut()
@@ -167,129 +168,6 @@ impl Resource {
     pub fn to_yaml(&self) -> String {
         super::emit::to_yaml(&self.raw.value())
     }
-}
-
-/// The resources of one text.
-struct Batch<'a> {
-    file: Arc<str>,
-    sink: &'a Sink,
-    resources: Vec<Resource>,
-    seen: HashMap<ResourceId, u32>,
-}
-
-impl Batch<'_> {
-    /// A document or an item of a JSON array. Lists of resources are allowed where `lists` says so.
-    fn document(&mut self, at: &At<'_>, lists: bool) {
-        self.sink.about(None);
-        match &at.node.value {
-            Value::Seq(items) if lists => {
-                for (n, item) in items.iter().enumerate() {
-                    self.document(&at.item(n, item), false);
-                }
-            }
-            Value::Map(_) => match at.node.get("kind").and_then(Node::text).and_then(list_kind) {
-                Some(kind) => self.list(at, kind),
-                None => self.resource(at.node),
-            },
-            _ => {
-                at.complain(Message::with(
-                    "is not a resource",
-                    "a resource is a mapping with apiVersion, kind, metadata and spec".to_owned(),
-                ));
-            }
-        }
-    }
-
-    /// A `List`, or the list of one kind, whose items may leave kind and version to it.
-    fn list(&mut self, at: &At<'_>, kind: Option<Kind>) {
-        let Some(fields) = Fields::of(at) else { return };
-        fields.required("apiVersion", |at| match at.node.text() {
-            Some("v1") if kind.is_none() => Some(()),
-            _ => envelope::api_version(at),
-        });
-        fields.get("kind");
-        fields.get("metadata");
-        if let Some(list) = fields.required_at("items") {
-            for (n, item) in list.items().unwrap_or_default().iter().enumerate() {
-                self.item(&list.item(n, item), kind);
-            }
-        }
-        self.sink.about(None);
-        fields.finish();
-    }
-
-    fn item(&mut self, at: &At<'_>, kind: Option<Kind>) {
-        self.sink.about(None);
-        let own = at.node.get("kind").and_then(Node::text);
-        if own.and_then(list_kind).is_some() {
-            at.complain("a list within a list is not supported");
-            return;
-        }
-        match kind {
-            Some(kind) => self.resource(&with_kind(at.node, kind)),
-            None => self.resource(at.node),
-        }
-    }
-
-    fn resource(&mut self, node: &Node) {
-        let origin = Origin {
-            file: self.file.clone(),
-            line: node.line,
-        };
-        let at = At::root(node, self.sink);
-        let Some(resource) = resource(&at, origin) else {
-            return;
-        };
-        let before = self.seen.insert(resource.id.clone(), node.line);
-        if let Some(line) = before {
-            self.seen.insert(resource.id.clone(), line);
-            let help = "keep one of the two".to_owned();
-            at.complain(Message::with(
-                format!("is already defined at line {line}"),
-                help,
-            ));
-            return;
-        }
-        self.resources.push(resource);
-    }
-}
-
-/// `Some(None)` for `List`, `Some(kind)` for the list of one kind.
-fn list_kind(name: &str) -> Option<Option<Kind>> {
-    match name.strip_suffix("List")? {
-        "" => Some(None),
-        kind => Kind::from_document(kind).map(Some),
-    }
-}
-
-fn with_kind(item: &Node, kind: Kind) -> Node {
-    let mut item = item.clone();
-    if let Value::Map(entries) = &mut item.value {
-        let has =
-            |entries: &[(Key, Node)], name: &str| entries.iter().any(|(key, _)| key.name == name);
-        for (name, value) in [("kind", kind.name()), ("apiVersion", envelope::API_VERSION)] {
-            if !has(entries, name) {
-                let text = Node::from_json(&serde_json::Value::from(value));
-                let key = Key {
-                    name: name.to_owned(),
-                    line: item.line,
-                    col: item.col,
-                };
-                entries.insert(
-                    0,
-                    (
-                        key,
-                        Node {
-                            line: item.line,
-                            col: item.col,
-                            ..text
-                        },
-                    ),
-                );
-            }
-        }
-    }
-    item
 }
 
 /// One resource, or `None` with errors in the sink.

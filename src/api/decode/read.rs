@@ -18,12 +18,17 @@ pub const MAX_SELECTOR: usize = 1024;
 
 /// Text. Numbers and truth values must be quoted, as in Kubernetes.
 pub fn text(at: &At<'_>) -> Option<String> {
+    borrowed(at).map(str::to_owned)
+}
+
+/// The same without a copy.
+pub fn borrowed<'a>(at: &At<'a>) -> Option<&'a str> {
     let Value::Scalar(scalar) = &at.node.value else {
         return at.wrong_type("text");
     };
     match scalar.plain() {
-        Plain::Text => Some(scalar.text.clone()),
-        Plain::Null => Some(String::new()),
+        Plain::Text => Some(&scalar.text),
+        Plain::Null => Some(""),
         Plain::Bool(_) | Plain::Int(_) | Plain::Float(_) => at.error(Message::with(
             "must be text, not a number or truth value",
             format!("write it in quotes: \"{}\"", shorten(&scalar.text)),
@@ -33,8 +38,13 @@ pub fn text(at: &At<'_>) -> Option<String> {
 
 /// Text that a check accepts; the check returns a sentence about what is wrong.
 pub fn checked(at: &At<'_>, check: impl FnOnce(&str) -> Result<(), Message>) -> Option<String> {
-    let text = text(at)?;
-    match check(&text) {
+    valid(at, check).map(str::to_owned)
+}
+
+/// The same without a copy.
+pub fn valid<'a>(at: &At<'a>, check: impl FnOnce(&str) -> Result<(), Message>) -> Option<&'a str> {
+    let text = borrowed(at)?;
+    match check(text) {
         Ok(()) => Some(text),
         Err(message) => at.error(message),
     }
@@ -60,7 +70,7 @@ pub fn boolean(at: &At<'_>) -> Option<bool> {
 }
 
 /// Complains about the type, and about the quotes when they are all that is wrong.
-fn unquoted<T>(at: &At<'_>, scalar: &Scalar, wanted: &str) -> Option<T> {
+fn unquoted<T>(at: &At<'_>, scalar: &Scalar<'_>, wanted: &str) -> Option<T> {
     let bare = Scalar {
         is_plain: true,
         ..scalar.clone()
@@ -148,10 +158,10 @@ pub fn port(at: &At<'_>) -> Option<u16> {
 
 /// A plain address without a mask.
 pub fn ip(at: &At<'_>) -> Option<IpAddr> {
-    let text = text(at)?;
+    let text = borrowed(at)?;
     match text.parse() {
         Ok(ip) => Some(ip),
-        Err(_) if text.contains('/') && parse_net(&text).is_ok() => at.error(Message::with(
+        Err(_) if text.contains('/') && parse_net(text).is_ok() => at.error(Message::with(
             "must be an address without a mask",
             text.split('/').next().map(|ip| format!("write {ip}")),
         )),
@@ -161,8 +171,8 @@ pub fn ip(at: &At<'_>) -> Option<IpAddr> {
 
 /// A prefix or address without host bits.
 pub fn strict_net(at: &At<'_>) -> Option<IpNet> {
-    let text = text(at)?;
-    parse_strict_net(&text).map_or_else(|e| at.error(net_message(&text, &e)), Some)
+    let text = borrowed(at)?;
+    parse_strict_net(text).map_or_else(|e| at.error(net_message(text, &e)), Some)
 }
 
 /// A prefix or address; host bits are masked.
@@ -172,8 +182,8 @@ pub fn masked_net(at: &At<'_>) -> Option<IpNet> {
 
 /// A prefix or address; host bits are kept.
 pub fn net(at: &At<'_>) -> Option<IpNet> {
-    let text = text(at)?;
-    parse_net(&text).map_or_else(|e| at.error(net_message(&text, &e)), Some)
+    let text = borrowed(at)?;
+    parse_net(text).map_or_else(|e| at.error(net_message(text, &e)), Some)
 }
 
 /// The sentence without the value in front, which the issue shows anyway.
@@ -186,7 +196,7 @@ fn net_message(text: &str, error: &str) -> String {
 
 /// A selector of at most [`MAX_SELECTOR`] characters. Empty text is no selector.
 pub fn selector(at: &At<'_>) -> Option<Selector> {
-    let text = text(at)?;
+    let text = borrowed(at)?;
     let length = text.chars().count();
     if length > MAX_SELECTOR {
         return at.error(format!(
@@ -196,13 +206,13 @@ pub fn selector(at: &At<'_>) -> Option<Selector> {
     if text.trim().is_empty() {
         return None;
     }
-    match Selector::parse(&text) {
+    match Selector::parse(text) {
         Ok(selector) => Some(selector),
         Err(e) => {
             let offset = text
                 .get(..e.offset)
                 .map_or(0, |before| before.chars().count());
-            let caret = e.caret(&text);
+            let caret = e.caret(text);
             at.error_within(offset, Message::with(e.message, caret))
         }
     }
@@ -213,7 +223,7 @@ pub fn text_map(at: &At<'_>) -> Option<BTreeMap<String, String>> {
     let entries = at.entries()?;
     let pairs = entries
         .iter()
-        .filter_map(|(key, node)| Some((key.name.clone(), text(&at.entry(&key.name, node))?)));
+        .filter_map(|(key, node)| Some((key.name.to_string(), text(&at.entry(&key.name, node))?)));
     Some(pairs.collect())
 }
 

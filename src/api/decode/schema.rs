@@ -85,12 +85,12 @@ fn check_leaf(at: &At<'_>, ty: &Ty) -> Option<()> {
     match ty {
         Ty::TextOrInt if at.node.is_number() => whole(at),
         Ty::TextOrBool if matches!(at.node.text(), Some("true" | "false")) => Some(()),
-        Ty::Text | Ty::TextOrInt | Ty::TextOrBool => read::text(at).map(drop),
+        Ty::Text | Ty::TextOrInt | Ty::TextOrBool => read::borrowed(at).map(drop),
         Ty::IntOrNull if at.node.is_null() => Some(()),
         Ty::IntOrNull => whole(at),
         Ty::Int(from, to) => read::integer(at, *from..=*to).map(drop),
         Ty::AsNumber => super::cluster::as_number(at),
-        Ty::Name => read::name(at).map(drop),
+        Ty::Name => read::valid(at, names::subdomain).map(drop),
         Ty::Selector => read::selector(at).map(drop),
         Ty::Bool => read::boolean(at).map(drop),
         Ty::Word(words) => {
@@ -101,7 +101,7 @@ fn check_leaf(at: &At<'_>, ty: &Ty) -> Option<()> {
         Ty::Ip | Ty::Ip4 | Ty::Ip6 => address(at, ty),
         Ty::Net => read::net(at).map(drop),
         Ty::StrictNet => read::strict_net(at).map(drop),
-        Ty::Mac => read::checked(at, names::mac).map(drop),
+        Ty::Mac => read::valid(at, names::mac).map(drop),
         _ => Some(()),
     }
 }

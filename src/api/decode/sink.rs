@@ -75,6 +75,23 @@ impl Sink {
         });
     }
 
+    /// The state that [`Sink::rewind`] comes back to.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            issues: self.issues.borrow().len(),
+            errors: self.errors.get(),
+            dropped: self.dropped.get(),
+        }
+    }
+
+    /// Forgets what was reported since.
+    pub fn rewind(&self, mark: Mark) {
+        self.about(None);
+        self.issues.borrow_mut().truncate(mark.issues);
+        self.errors.set(mark.errors);
+        self.dropped.set(mark.dropped);
+    }
+
     /// All issues in the order of the text.
     pub fn finish(self) -> Vec<Issue> {
         let mut issues = self.issues.into_inner();
@@ -98,6 +115,14 @@ impl Sink {
         }
         issues
     }
+}
+
+/// How much a sink had collected at some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    issues: usize,
+    errors: usize,
+    dropped: usize,
 }
 
 /// What an issue says.

@@ -32,7 +32,7 @@ fn action(fields: &Fields<'_>) -> StagedAction {
         .unwrap_or(StagedAction::Set);
     if action == StagedAction::Delete {
         for (key, node) in fields.at.entries().unwrap_or_default() {
-            if !matches!(key.name.as_str(), "stagedAction" | "tier") && !is_empty(node) {
+            if !matches!(&*key.name, "stagedAction" | "tier") && !is_empty(node) {
                 let text = Message::with(
                     "must be empty when stagedAction is Delete",
                     "remove the field".to_owned(),

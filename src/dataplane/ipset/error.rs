@@ -53,6 +53,17 @@ impl SetError {
     }
 }
 
+/// Why the difference between the sets that are there and those that are wanted is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Members are changed of a set that is not known.
+    #[error("the members of IP sets in the kernel are not known: all members are needed")]
+    OutOfStep,
+    /// The kernel cannot be asked.
+    #[error(transparent)]
+    Kernel(#[from] SetError),
+}
+
 /// Why the kernel refused a request (`enum ipset_errno`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
@@ -74,6 +85,9 @@ pub enum Reason {
     /// Types that cannot be exchanged.
     #[error("a set of another type has this name")]
     OtherType,
+    /// Types that cannot be exchanged, where the old set cannot be removed.
+    #[error("a set of another type has this name, and is in use")]
+    OtherTypeInUse,
     /// No such type.
     #[error("the kernel lacks this type of set: a module ip_set_* is missing")]
     NoType,

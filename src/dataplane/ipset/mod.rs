@@ -3,10 +3,15 @@
 //! One request at a time. The kernel handles it while it is being sent, so the answer is there at once. Sets are those of the
 //! network namespace of the thread that opened the socket.
 
+mod compare;
+mod edit;
 mod error;
+mod header;
+mod table;
 #[cfg(test)]
 mod tests;
 mod wire;
+mod write;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,7 +25,10 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
 };
 
-pub use error::{Reason, SetError};
+pub use edit::{Effect, SetFailures, SetPlan};
+pub use error::{PlanError, Reason, SetError};
+pub use header::Header;
+pub use table::SetTable;
 use wire::{Body, Command, Request, attributes, cmd, data, find, flag};
 
 use crate::api::Family;
@@ -37,32 +45,6 @@ const PER_BUCKET: usize = 2;
 const MIN_BUCKETS: usize = 64;
 /// The most that are asked for; the kernel goes on doubling by itself.
 const MAX_BUCKETS: usize = 1 << 20;
-/// Members of a set of ports.
-const ALL_PORTS: u32 = 1 << 16;
-
-/// What the kernel knows about a set, apart from its members.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Its name.
-    pub name: String,
-    /// Its kind; nothing when it is of a type, or has options, that no set of ours has.
-    pub kind: Option<SetKind>,
-    /// Family of its members; ports have none.
-    pub family: Option<Family>,
-    /// How many members fit.
-    pub capacity: u32,
-    /// How many members it has, where the kernel tells (it does since 4.11).
-    pub members: Option<u32>,
-    /// How many rules and sets use it.
-    pub references: u32,
-}
-
-impl Header {
-    /// Whether members of this kind and family can be in it.
-    pub fn holds(&self, kind: SetKind, family: Family) -> bool {
-        self.kind == Some(kind) && (kind == SetKind::Ports || self.family == Some(family))
-    }
-}
 
 /// The sets of a network namespace.
 #[derive(Debug)]
@@ -154,7 +136,7 @@ impl IpSets {
         self.begin(Command::List, flag::ACK | flag::DUMP);
         self.request.number(cmd::FLAGS, wire::LIST_HEADER);
         let mut headers = Vec::new();
-        self.exchange(|answer| headers.extend(header(answer)))
+        self.exchange(|answer| headers.extend(Header::parse(answer)))
             .map_err(|f| refused(f, "list", "*", None))?;
         Ok(headers)
     }
@@ -415,38 +397,4 @@ pub fn member_text(member: &Member) -> String {
         }
         Member::Port(port) => port.to_string(),
     }
-}
-
-/// Reads the header in one message of a list. Further messages of a long set have none.
-fn header(answer: &[u8]) -> Option<Header> {
-    let kinds = [SetKind::Nets, SetKind::AddrPorts, SetKind::Ports];
-    let type_name = wire::text(find(answer, cmd::TYPENAME)?);
-    let options = find(answer, cmd::DATA).unwrap_or(&[]);
-    let number = |kind| find(options, kind).and_then(wire::number);
-    // A time limit, counters, comments or a part of the ports: not made by moat.
-    let foreign = [data::TIMEOUT, data::CADT_FLAGS, data::NETMASK]
-        .iter()
-        .any(|k| find(options, *k).is_some());
-    let kind = kinds
-        .into_iter()
-        .find(|k| wire::type_name(*k) == type_name && !foreign)
-        .filter(|k| *k != SetKind::Ports || has_all_ports(options));
-    let family = match find(answer, cmd::FAMILY).and_then(|v| v.first()) {
-        Some(2) => Some(Family::V4),
-        Some(10) => Some(Family::V6),
-        _ => None,
-    };
-    Some(Header {
-        name: wire::text(find(answer, cmd::SETNAME)?),
-        kind,
-        family,
-        capacity: number(data::MAXELEM).unwrap_or(ALL_PORTS),
-        members: number(data::ELEMENTS),
-        references: number(data::REFERENCES).unwrap_or(0),
-    })
-}
-
-fn has_all_ports(options: &[u8]) -> bool {
-    let port = |kind| find(options, kind).and_then(wire::port);
-    (port(data::PORT), port(data::PORT_TO)) == (Some(0), Some(u16::MAX))
 }

@@ -19,6 +19,8 @@ const NESTED: u16 = 1 << 15;
 const NET_ORDER: u16 = 1 << 14;
 /// The kind of an attribute without its two flags.
 const KIND: u16 = NET_ORDER - 1;
+/// Members of a set of ports that has all.
+pub const ALL_PORTS: u32 = 1 << 16;
 /// What one message may hold: the length of the attribute around the members has 16 bits.
 const MESSAGE_LIMIT: usize = 60_000;
 

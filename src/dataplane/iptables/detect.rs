@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::super::command::run;
+use super::super::command::Tools;
 use super::save::CHAIN_PREFIX;
 use crate::api::Family;
 use crate::config::IptablesBackend;
@@ -65,7 +65,9 @@ impl Backend {
     }
 
     fn works(self) -> bool {
-        run(&self.tool(Family::V4, "save"), &["-t", "filter"], "").is_ok()
+        let tool = self.tool(Family::V4, "save");
+        let tools = Tools::default();
+        tools.run(&tool, &["-t", "filter"], String::new()).is_ok()
     }
 
     /// Rules of others.
@@ -73,9 +75,13 @@ impl Backend {
         if !self.may_hold_rules() {
             return 0;
         }
-        let is_foreign = |line: &&str| line.starts_with("-A ") && !line.contains(CHAIN_PREFIX);
-        run(&self.tool(Family::V4, "save"), &[], "")
-            .map_or(0, |text| text.lines().filter(is_foreign).count())
+        let tool = self.tool(Family::V4, "save");
+        let mut count = 0;
+        let read = Tools::default().read(&tool, &[], String::new(), |line| {
+            count += usize::from(line.starts_with("-A ") && !line.contains(CHAIN_PREFIX));
+            true
+        });
+        read.map_or(0, |()| count)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::command::run;
+use super::super::command::Tools;
 use super::detect::Backend;
 use crate::api::Family;
 
@@ -156,9 +156,10 @@ fn try_rule(backend: Backend, table: &str, rule: &str) -> Result<(), String> {
 fn set_feature(backend: Backend, name: &str, spec: &str, lost: &str) -> Feature {
     let words: Vec<&str> = spec.split(' ').collect();
     let create = [&["create", SET][..], &words].concat();
-    let result = run("ipset", &create, "")
+    let result = Tools::default()
+        .run("ipset", &create, String::new())
         .map_err(|e| e.to_string())
-        .and_then(|_| {
+        .and_then(|()| {
             let flags = if name == "hash:ip,port" {
                 "dst,dst"
             } else {
@@ -169,7 +170,9 @@ fn set_feature(backend: Backend, name: &str, spec: &str, lost: &str) -> Feature 
                 "filter",
                 &format!("-p 6 -m set --match-set {SET} {flags} -j RETURN"),
             );
-            run("ipset", &["destroy", SET], "").map_err(|e| e.to_string())?;
+            let destroy = ["destroy", SET];
+            let destroyed = Tools::default().run("ipset", &destroy, String::new());
+            destroyed.map_err(|e| e.to_string())?;
             result
         });
     feature(&format!("IP set {name}"), lost, result)
@@ -180,10 +183,11 @@ fn ipv6_feature(backend: Backend) -> Feature {
     if !super::ipv6_available() {
         return feature("IPv6", lost, Err("the kernel has no IPv6".to_owned()));
     }
-    let result = run(&backend.tool(Family::V6, "save"), &["-t", "filter"], "");
+    let tool = backend.tool(Family::V6, "save");
+    let result = Tools::default().run(&tool, &["-t", "filter"], String::new());
     feature(
         "IPv6",
         "IPv6 would not be filtered",
-        result.map(drop).map_err(|e| e.to_string()),
+        result.map_err(|e| e.to_string()),
     )
 }

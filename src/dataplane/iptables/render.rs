@@ -10,27 +10,47 @@ const MAX_COMMENT: usize = 255;
 /// Characters of a rule's identity.
 const ID_LEN: usize = 10;
 
+/// Identity of a rule: a hash of everything it says, kept in its comment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleId([u8; ID_LEN]);
+
+impl RuleId {
+    fn new(text: &str) -> Option<RuleId> {
+        Some(RuleId(text.as_bytes().try_into().ok()?))
+    }
+}
+
 /// A rule ready for a restore file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// Identity: a hash of everything the rule says, kept in its comment.
-    pub id: String,
+    /// Its identity.
+    pub id: Option<RuleId>,
     /// The rule without its chain.
     pub text: String,
 }
 
 /// Renders one rule.
 pub fn render(rule: &KRule, family: Family) -> Rendered {
-    let matches: String = rule.matches.iter().map(|m| matching(m, family)).collect();
-    let target = target(&rule.target);
-    let id = short_hash(&format!("{matches}{target}{}", rule.note), ID_LEN);
+    let mut says = String::with_capacity(256);
+    for m in rule.matches.iter() {
+        says += &matching(m, family);
+    }
+    let matches = says.len();
+    says += &target(&rule.target);
+    says += &rule.note;
+    let id = short_hash(&says, ID_LEN);
     let mut comment = format!("{TAG}{id}");
     if !rule.note.is_empty() {
         comment.push(' ');
         comment.extend(rule.note.chars().map(|c| if is_plain(c) { c } else { '_' }));
     }
     comment.truncate(MAX_COMMENT);
+    let (matches, target) = (
+        &says[..matches],
+        &says[matches..says.len() - rule.note.len()],
+    );
     let text = format!("{matches}-m comment --comment \"{comment}\" {target}");
+    let id = RuleId::new(&id);
     Rendered { id, text }
 }
 
@@ -40,15 +60,12 @@ fn is_plain(c: char) -> bool {
 }
 
 /// The identity in the comment of a rule that a save tool printed.
-pub fn identity(line: &str) -> Option<String> {
+pub fn identity(line: &str) -> Option<RuleId> {
     let comment = line.split("--comment ").nth(1)?;
     let comment = comment.strip_prefix('"').unwrap_or(comment);
-    let id: String = comment
-        .strip_prefix(TAG)?
-        .chars()
-        .take_while(char::is_ascii_alphanumeric)
-        .collect();
-    (!id.is_empty()).then_some(id)
+    let rest = comment.strip_prefix(TAG)?;
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric());
+    RuleId::new(&rest[..end.unwrap_or(rest.len())])
 }
 
 fn not(negated: bool) -> &'static str {

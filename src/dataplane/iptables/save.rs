@@ -1,66 +1,193 @@
-//! Reading `iptables-save` and `ipset save`: only names and identities of ours are believed.
+//! Reading what the save tools print: only names and identities of ours are believed.
 //!
 //! `iptables-nft-save` prints native nft rules of others wrongly and still says success, so nothing of a foreign rule
 //! is ever taken from its text but that it exists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::render::identity;
-use crate::api::{Protocol, net};
-use crate::compile::Member;
-use crate::dataplane::plan::{FoundRule, FoundSet, FoundTable};
+use super::super::command::{CommandError, Tools};
+use super::detect::Backend;
+use super::render::{RuleId, identity};
+use crate::api::Family;
+use crate::compile::Table;
 
 /// Chains that the kernel makes.
-const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+pub const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 /// Starts the name of every chain of ours.
 pub const CHAIN_PREFIX: &str = "moat-";
 
-/// Tables by name.
-pub fn parse_tables(text: &str) -> BTreeMap<String, FoundTable> {
-    let mut tables = BTreeMap::new();
-    let mut current = String::new();
-    for line in text.lines() {
-        if let Some(name) = line.strip_prefix('*') {
-            current = name.to_owned();
-            tables.insert(current.clone(), FoundTable::default());
-            continue;
-        }
-        let Some(table) = tables.get_mut(&current) else {
-            continue;
-        };
-        if let Some(chain) = line.strip_prefix(':') {
-            let name = chain.split(' ').next().unwrap_or_default();
-            if name.starts_with(CHAIN_PREFIX) {
-                table.chains.insert(name.to_owned(), Vec::new());
+/// One rule of a built-in chain: who made it, and how to name it for deletion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundRule {
+    /// Our identity of the rule; `None` for rules that are not ours.
+    pub id: Option<RuleId>,
+    /// The rule without its chain, as the tool prints it.
+    pub text: String,
+}
+
+/// One table as read back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundTable {
+    /// Our chains with the identities of their rules; `None` is a rule that is not ours.
+    pub chains: BTreeMap<String, Vec<Option<RuleId>>>,
+    /// Built-in chains with all their rules.
+    pub hooks: BTreeMap<String, Vec<FoundRule>>,
+}
+
+/// One family as read back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Tables of ours that have any content.
+    pub tables: BTreeMap<Table, FoundTable>,
+    /// Those that the tool says it cannot show. It ends with success all the same.
+    pub hidden: BTreeSet<Table>,
+    /// Changes with every rule of anybody.
+    pub digest: u64,
+}
+
+/// Reads the rules of one family.
+///
+/// # Errors
+/// The tool fails or prints no ruleset.
+pub fn read(tools: &Tools, backend: Backend, family: Family) -> Result<Saved, CommandError> {
+    match read_tables(tools, backend, family, &[]) {
+        Err(error) if error.is_unreadable_rule() => {}
+        other => return other,
+    }
+    // One by one: a rule that ends the tool is in one of them, or in a table that is not of ours.
+    let mut all = Saved::default();
+    for table in Table::ALL {
+        match read_tables(tools, backend, family, &["-t", table.name()]) {
+            Err(error) if error.is_unreadable_rule() => {
+                all.hidden.insert(table);
             }
-        } else if let Some(rule) = line.strip_prefix("-A ") {
-            add_rule(table, rule);
+            other => {
+                let saved = other?;
+                all.tables.extend(saved.tables);
+                all.hidden.extend(saved.hidden);
+            }
         }
     }
-    tables
+    Ok(all)
 }
 
-fn add_rule(table: &mut FoundTable, rule: &str) {
-    let (chain, text) = rule.split_once(' ').unwrap_or((rule, ""));
-    let found = FoundRule {
-        id: identity(text),
-        text: text.to_owned(),
+fn read_tables(
+    tools: &Tools,
+    backend: Backend,
+    family: Family,
+    args: &[&str],
+) -> Result<Saved, CommandError> {
+    let tool = backend.tool(family, "save");
+    let mut reader = Reader::default();
+    tools.read(&tool, args, String::new(), |line| reader.line(line))?;
+    reader.finish().ok_or_else(|| CommandError::Nonsense {
+        program: tool,
+        line: "a table without end".to_owned(),
+    })
+}
+
+/// A fingerprint of all rules of a family, without looking at them.
+///
+/// # Errors
+/// The tool fails.
+pub fn digest(tools: &Tools, backend: Backend, family: Family) -> Result<u64, CommandError> {
+    let mut digest = DefaultHasher::new();
+    let tool = backend.tool(family, "save");
+    tools.read(&tool, &[], String::new(), |line| {
+        add(&mut digest, line);
+        true
+    })?;
+    Ok(digest.finish())
+}
+
+/// The counters of built-in chains and the dates in remarks change without anybody changing rules.
+fn add(digest: &mut DefaultHasher, line: &str) {
+    let says = match line.as_bytes().first() {
+        Some(b'#') | None => return,
+        Some(b':') => line.split('[').next().unwrap_or_default(),
+        _ => line,
     };
-    if let Some(rules) = table.chains.get_mut(chain) {
-        rules.push(found);
-    } else if BUILT_IN.contains(&chain) {
-        table.hooks.entry(chain.to_owned()).or_default().push(found);
+    says.hash(digest);
+}
+
+/// Takes the lines of a save tool.
+#[derive(Default)]
+pub struct Reader {
+    saved: Saved,
+    digest: DefaultHasher,
+    /// The table that is being read, and whether it is one of ours.
+    table: Option<Option<Table>>,
+}
+
+impl Reader {
+    /// Takes a line; false when no such tool would print it.
+    pub fn line(&mut self, line: &str) -> bool {
+        add(&mut self.digest, line);
+        match (line.as_bytes().first(), self.table) {
+            (None, _) => true,
+            (Some(b'#'), _) => {
+                self.saved.hidden.extend(hidden_table(line));
+                true
+            }
+            (Some(b'*'), None) => {
+                self.table = Some(Table::ALL.into_iter().find(|t| t.name() == &line[1..]));
+                true
+            }
+            (Some(b':'), Some(table)) => {
+                self.chain(table, &line[1..]);
+                true
+            }
+            (Some(b'-'), Some(table)) => line
+                .strip_prefix("-A ")
+                .inspect(|rule| self.rule(table, rule))
+                .is_some(),
+            (Some(_), Some(_)) if line == "COMMIT" => {
+                self.table = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What was read, unless something is missing.
+    pub fn finish(mut self) -> Option<Saved> {
+        self.saved.digest = self.digest.finish();
+        self.table.is_none().then_some(self.saved)
+    }
+
+    fn chain(&mut self, table: Option<Table>, line: &str) {
+        let name = line.split(' ').next().unwrap_or_default();
+        if let Some(table) = table.filter(|_| name.starts_with(CHAIN_PREFIX)) {
+            let table = self.saved.tables.entry(table).or_default();
+            table.chains.insert(name.to_owned(), Vec::new());
+        }
+    }
+
+    fn rule(&mut self, table: Option<Table>, rule: &str) {
+        let (chain, text) = rule.split_once(' ').unwrap_or((rule, ""));
+        let Some(table) = table else {
+            return;
+        };
+        if BUILT_IN.contains(&chain) {
+            let found = FoundRule {
+                id: identity(text),
+                text: text.to_owned(),
+            };
+            let table = self.saved.tables.entry(table).or_default();
+            table.hooks.entry(chain.to_owned()).or_default().push(found);
+        } else if let Some(table) = self.saved.tables.get_mut(&table)
+            && let Some(rules) = table.chains.get_mut(chain)
+        {
+            rules.push(identity(text));
+        }
     }
 }
 
-/// Those tables of ours that the tool says it cannot show. It ends with success all the same.
-pub fn incompatible_tables(text: &str) -> Vec<String> {
-    let lines = text
-        .lines()
-        .filter(|l| l.starts_with('#') && l.contains("is incompatible, use 'nft' tool"));
-    let names = lines.filter_map(|l| l.split(['`', '\'']).nth(1));
-    let ours = |name: &&str| crate::compile::Table::ALL.iter().any(|t| t.name() == *name);
-    names.filter(ours).map(str::to_owned).collect()
+fn hidden_table(line: &str) -> Option<Table> {
+    let is_hidden = line.contains("is incompatible, use 'nft' tool");
+    let name = line.split(['`', '\'']).nth(1).filter(|_| is_hidden)?;
+    Table::ALL.into_iter().find(|t| t.name() == name)
 }
 
 /// The built-in chain and the rule of a line that adds a rule there.
@@ -75,61 +202,4 @@ pub fn hook_of(line: &str) -> Option<(&str, &str)> {
         "-I" => Some((chain, rule.split_once(' ')?.1)),
         _ => None,
     }
-}
-
-/// Sets of ours by name.
-pub fn parse_sets(text: &str) -> BTreeMap<String, FoundSet> {
-    let mut sets: BTreeMap<String, FoundSet> = BTreeMap::new();
-    for line in text.lines() {
-        let mut words = line.split(' ');
-        match (words.next(), words.next(), words.next()) {
-            (Some("create"), Some(name), Some(kind)) if is_ours(name) => {
-                let options: Vec<&str> = words.collect();
-                let after = |key: &str| {
-                    options
-                        .iter()
-                        .position(|o| *o == key)
-                        .and_then(|at| options.get(at + 1))
-                };
-                let family = after("family").map_or(String::new(), |f| format!(" {f}"));
-                let capacity = after("maxelem")
-                    .and_then(|n| n.parse().ok())
-                    .unwrap_or(usize::MAX);
-                let set = FoundSet {
-                    kind: format!("{kind}{family}"),
-                    capacity,
-                    ..FoundSet::default()
-                };
-                sets.insert(name.to_owned(), set);
-            }
-            (Some("add"), Some(name), Some(member)) => {
-                if let (Some(set), Some(member)) = (sets.get_mut(name), parse_member(member)) {
-                    set.members.insert(member);
-                }
-            }
-            _ => {}
-        }
-    }
-    sets
-}
-
-/// Whether a set name is one of ours.
-pub fn is_ours(name: &str) -> bool {
-    name.starts_with("moat4-") || name.starts_with("moat6-")
-}
-
-fn parse_member(text: &str) -> Option<Member> {
-    if let Some((addr, port)) = text.split_once(',') {
-        let (protocol, number) = port.split_once(':')?;
-        let protocol = Protocol::parse_loose(protocol)?;
-        return Some(Member::AddrPort(
-            addr.parse().ok()?,
-            protocol,
-            number.parse().ok()?,
-        ));
-    }
-    if let Ok(port) = text.parse::<u16>() {
-        return Some(Member::Port(port));
-    }
-    net::parse_net(text).ok().map(Member::Net)
 }

@@ -1,27 +1,18 @@
 //! Rendering, reading and comparing without a kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::diff::{MembersOf, expected, plan};
+use super::diff::{Before, FamilyEdit, Kept, edits};
 use super::render::{identity, render};
-use super::save::{hook_of, incompatible_tables, parse_sets, parse_tables};
-use crate::api::{Family, Protocol};
-use crate::compile::{
-    End, Hook, KRule, Match, Member, Ruleset, SetContent, SetKind, SetSpec, Table, TableRules,
-    Target,
-};
-use crate::dataplane::plan::{Found, FoundRule};
-
-const MEMBERS: MembersOf<'static> = &|set| match &set.content {
-    SetContent::Constant(members) => members.clone(),
-    SetContent::Policy(_) => BTreeSet::new(),
-};
+use super::save::{Reader, Saved, hook_of};
+use crate::api::{Family, PortRange, Protocol};
+use crate::compile::{End, Hook, KRule, Match, Ruleset, Table, TableRules, Target};
 
 fn rule(port: u16) -> KRule {
     let matches = vec![
         Match::Protocol(Protocol::TCP, false),
-        Match::Ports(End::Dst, [crate::api::PortRange::one(port)].into(), false),
+        Match::Ports(End::Dst, [PortRange::one(port)].into(), false),
     ];
     KRule::new(
         matches,
@@ -30,49 +21,88 @@ fn rule(port: u16) -> KRule {
     )
 }
 
+fn table(chains: &[(&str, &[u16])]) -> TableRules {
+    let mut table = TableRules::default();
+    for (name, ports) in chains {
+        let rules = ports.iter().map(|p| rule(*p)).collect();
+        table.chains.insert((*name).into(), rules);
+    }
+    table
+}
+
+fn with_tables(tables: impl IntoIterator<Item = (Table, TableRules)>) -> Ruleset {
+    let mut ruleset = Ruleset::default();
+    let tables = BTreeMap::from_iter(tables);
+    ruleset.tables.insert(Family::V4, tables);
+    ruleset
+}
+
 fn ruleset(ports: &[u16]) -> Ruleset {
     let jump = KRule::new(vec![], Target::Jump("moat-INPUT".into()), "");
-    let mut table = TableRules::default();
+    let mut table = table(&[("moat-INPUT", ports)]);
     table.hooks.push(Hook {
         chain: "INPUT",
         rule: jump,
         first: true,
     });
-    table.chains.insert(
-        "moat-INPUT".into(),
-        ports.iter().map(|p| rule(*p)).collect(),
-    );
-    let mut ruleset = Ruleset::default();
-    ruleset
-        .tables
-        .insert(Family::V4, BTreeMap::from([(Table::Filter, table)]));
-    ruleset
+    with_tables([(Table::Filter, table)])
 }
 
-fn lines(wanted: &Ruleset, found: &Found) -> Vec<String> {
-    let plan = plan(wanted, MEMBERS, found, &[Family::V4], 1024);
-    let edits = plan
-        .families
-        .get(&Family::V4)
-        .map(|f| f.edits.clone())
-        .unwrap_or_default();
-    edits.into_values().flatten().collect()
+/// What a save tool would print of a ruleset, with these lines of others before everything of ours in a chain.
+fn saved(ruleset: &Ruleset, foreign: &[&str]) -> Saved {
+    let mut reader = Reader::default();
+    let mut take = |line: String| assert!(reader.line(&line), "{line}");
+    for (table, rules) in &ruleset.tables[&Family::V4] {
+        take(format!("*{}", table.name()));
+        take(":INPUT ACCEPT [12:345]".to_owned());
+        for name in rules.chains.keys() {
+            take(format!(":{name} - [0:0]"));
+        }
+        foreign.iter().for_each(|line| take((*line).to_owned()));
+        for hook in &rules.hooks {
+            let text = render(&hook.rule, Family::V4).text;
+            take(format!("-A {} {text}", hook.chain));
+        }
+        for (name, rules) in &rules.chains {
+            for rule in rules.iter() {
+                take(format!("-A {name} {}", render(rule, Family::V4).text));
+            }
+        }
+        take("COMMIT".to_owned());
+    }
+    reader.finish().unwrap()
+}
+
+fn found(ruleset: &Ruleset, foreign: &[&str]) -> Before {
+    Before::Found(BTreeMap::from([(Family::V4, saved(ruleset, foreign))]))
+}
+
+fn known(ruleset: Ruleset) -> Before {
+    Before::Known(Arc::new(ruleset))
+}
+
+fn plan(wanted: &Ruleset, before: &Before) -> FamilyEdit {
+    edits(wanted, before, &Kept::new(), Family::V4)
+}
+
+fn lines(wanted: &Ruleset, before: &Before) -> Vec<String> {
+    let edits = plan(wanted, before).into_iter();
+    edits.flat_map(|edit| edit.lines).collect()
 }
 
 #[test]
 fn a_rendered_rule_is_known_again_by_its_comment() {
     let rendered = render(&rule(80), Family::V4);
     assert!(rendered.text.contains("-p 6 -m multiport --dports 80 "));
-    assert_eq!(
-        identity(&format!("INPUT {}", rendered.text)),
-        Some(rendered.id.clone())
-    );
+    assert!(rendered.id.is_some());
+    assert_eq!(identity(&format!("INPUT {}", rendered.text)), rendered.id);
     // The tools leave the quotes away when the comment has no blank.
-    assert_eq!(
-        identity("-m comment --comment moat:Ab3 -j DROP"),
-        Some("Ab3".to_owned())
-    );
-    assert_eq!(identity("-m comment --comment \"other\" -j DROP"), None);
+    let short = |comment: &str| identity(&format!("-m comment --comment {comment} -j DROP"));
+    assert!(short("moat:Ab3Cd6Ef9G").is_some());
+    assert_eq!(short("moat:Ab3Cd6Ef9G"), short("\"moat:Ab3Cd6Ef9G x\""));
+    for foreign in ["\"other\"", "moat:", "moat:Ab3", "moat:Ab3Cd6Ef9Gh"] {
+        assert_eq!(short(foreign), None, "{foreign}");
+    }
     assert_eq!(identity("-j DROP"), None);
 }
 
@@ -87,46 +117,31 @@ fn hostile_notes_stay_inside_the_comment() {
 }
 
 #[test]
-fn what_is_applied_needs_no_further_change() {
+fn what_is_there_needs_no_further_change() {
     let wanted = ruleset(&[1, 2, 3]);
-    assert!(!lines(&wanted, &Found::default()).is_empty());
-    assert_eq!(
-        lines(&wanted, &expected(&wanted, MEMBERS, 1024)),
-        Vec::<String>::new()
-    );
+    assert_eq!(lines(&wanted, &known(Ruleset::default())).len(), 5);
+    assert!(plan(&wanted, &known(ruleset(&[1, 2, 3]))).is_empty());
+    assert!(plan(&wanted, &found(&wanted, &[])).is_empty());
 }
 
 #[test]
 fn rules_that_stay_are_not_touched() {
-    let found = expected(&ruleset(&[1, 2, 3, 4, 5]), MEMBERS, 1024);
-    let edits = lines(&ruleset(&[1, 2, 9, 5]), &found);
-    assert_eq!(edits.len(), 3, "{edits:?}");
-    assert!(edits[0].starts_with("-I moat-INPUT 3 -p 6 -m multiport --dports 9 "));
-    assert_eq!(
-        edits[1..],
-        ["-D moat-INPUT 4".to_owned(), "-D moat-INPUT 4".to_owned()]
-    );
+    let old = ruleset(&[1, 2, 3, 4, 5]);
+    for before in [found(&old, &[]), known(old)] {
+        let edits = lines(&ruleset(&[1, 2, 9, 5]), &before);
+        assert_eq!(edits.len(), 3, "{edits:?}");
+        assert!(edits[0].starts_with("-I moat-INPUT 3 -p 6 -m multiport --dports 9 "));
+        assert_eq!(
+            edits[1..],
+            ["-D moat-INPUT 4".to_owned(), "-D moat-INPUT 4".to_owned()]
+        );
+    }
 }
 
 #[test]
 fn a_chain_somebody_wrote_into_is_rewritten() {
     let wanted = ruleset(&[1]);
-    let mut found = expected(&wanted, MEMBERS, 1024);
-    let table = found
-        .tables
-        .get_mut(&Family::V4)
-        .and_then(|t| t.get_mut("filter"))
-        .unwrap();
-    let foreign = FoundRule {
-        id: None,
-        text: "-j ACCEPT".to_owned(),
-    };
-    table
-        .chains
-        .get_mut("moat-INPUT")
-        .unwrap()
-        .insert(0, foreign);
-    let edits = lines(&wanted, &found);
+    let edits = lines(&wanted, &found(&wanted, &["-A moat-INPUT -j ACCEPT"]));
     assert_eq!(edits[0], ":moat-INPUT - [0:0]");
     assert_eq!(edits.len(), 2);
 }
@@ -134,88 +149,114 @@ fn a_chain_somebody_wrote_into_is_rewritten() {
 #[test]
 fn a_displaced_jump_comes_back_to_the_head() {
     let wanted = ruleset(&[1]);
-    let mut found = expected(&wanted, MEMBERS, 1024);
-    let table = found
-        .tables
-        .get_mut(&Family::V4)
-        .and_then(|t| t.get_mut("filter"))
-        .unwrap();
-    let foreign = FoundRule {
-        id: None,
-        text: "-j DOCKER".to_owned(),
-    };
-    table.hooks.get_mut("INPUT").unwrap().insert(0, foreign);
-    let edits = lines(&wanted, &found);
+    let edits = lines(&wanted, &found(&wanted, &["-A INPUT -j DOCKER"]));
     assert!(edits[0].starts_with("-D INPUT -m comment"), "{edits:?}");
     assert!(edits[1].starts_with("-I INPUT 1 -m comment"), "{edits:?}");
 }
 
 #[test]
 fn nothing_wanted_removes_ours_and_only_ours() {
-    let text = "*filter\n:INPUT ACCEPT [0:0]\n:moat-INPUT - [0:0]\n:DOCKER - [0:0]\n\
-        -A INPUT -m comment --comment \"moat:Ab3\" -j moat-INPUT\n-A INPUT -j DOCKER\n\
-        -A moat-INPUT -m comment --comment \"moat:Cd4\" -j DROP\nCOMMIT\n";
-    let mut found = Found::default();
-    found.tables.insert(Family::V4, parse_tables(text));
-    let plan = plan(&Ruleset::default(), MEMBERS, &found, &[Family::V4], 1024);
-    let family = &plan.families[&Family::V4];
-    assert_eq!(
-        family.edits["filter"],
-        ["-D INPUT -m comment --comment \"moat:Ab3\" -j moat-INPUT"]
-    );
-    assert_eq!(family.removals["filter"], ["moat-INPUT"]);
+    let old = ruleset(&[1]);
+    let before = found(&old, &["-A INPUT -j DOCKER", ":DOCKER - [0:0]"]);
+    let edits = plan(&Ruleset::default(), &before);
+    assert_eq!(edits.len(), 1);
+    assert_eq!(edits[0].lines.len(), 1);
+    assert!(edits[0].lines[0].starts_with("-D INPUT -m comment --comment \"moat:"));
+    assert_eq!(edits[0].stale, ["moat-INPUT"]);
 }
 
 #[test]
-fn sets_change_by_member_and_grow_by_swap() {
-    let member = |n: u8| Member::Net(format!("10.0.0.{n}/32").parse().unwrap());
-    let spec = |members: &[u8]| {
-        let members = members.iter().map(|n| member(*n)).collect();
-        Arc::new(SetSpec {
-            family: Family::V4,
-            kind: SetKind::Nets,
-            content: SetContent::Constant(members),
-            note: "".into(),
-        })
+fn a_chain_that_is_kept_is_neither_changed_nor_removed() {
+    let old = with_tables([(Table::Filter, table(&[("moat-a", &[1]), ("moat-b", &[1])]))]);
+    let wanted = with_tables([(Table::Filter, table(&[("moat-a", &[2])]))]);
+    let kept = ["moat-a", "moat-b"].map(|name| (Family::V4, Table::Filter, name.into()));
+    for before in [found(&old, &[]), known(old)] {
+        assert!(edits(&wanted, &before, &Kept::from(kept.clone()), Family::V4).is_empty());
+    }
+}
+
+/// In which order tables are written on the way from one ruleset to the other.
+fn order(old: &[(Table, &[&str])], new: &[(Table, &[&str])]) -> Vec<Table> {
+    let ruleset = |tables: &[(Table, &[&str])]| {
+        let chains = |names: &[&str]| {
+            let all: Vec<(&str, &[u16])> = names.iter().map(|n| (*n, &[1][..])).collect();
+            table(&all)
+        };
+        with_tables(tables.iter().map(|(table, names)| (*table, chains(names))))
     };
-    let wanted = |members: &[u8]| {
-        let mut ruleset = Ruleset::default();
-        ruleset.sets.insert("moat4-x".into(), spec(members));
-        ruleset
-    };
-    let saved = "create moat4-x hash:net family inet hashsize 64 maxelem 2 bucketsize 12 initval 0x1\n\
-        add moat4-x 10.0.0.1\nadd moat4-x 10.0.0.2\ncreate other hash:net family inet maxelem 9\nadd other 1.1.1.1\n";
-    let found = Found {
-        sets: parse_sets(saved),
-        ..Found::default()
-    };
-    assert_eq!(found.sets.len(), 1);
-    let small = plan(&wanted(&[2, 3]), MEMBERS, &found, &[], 2);
+    let edits = plan(&ruleset(new), &known(ruleset(old)));
+    edits.into_iter().map(|edit| edit.table).collect()
+}
+
+#[test]
+fn a_policy_that_moves_is_there_before_it_is_gone_here() {
+    use Table::{Filter, Mangle, Raw};
+    let all: &[(Table, &[&str])] = &[(Raw, &["r"]), (Mangle, &["m"]), (Filter, &["f"])];
+    assert_eq!(order(&[], all), [Raw, Mangle, Filter]);
+    assert_eq!(order(all, &[]), [Filter, Mangle, Raw]);
+    let (early, late): (&[_], &[_]) = (&[(Raw, &["p"][..])], &[(Filter, &["p"][..])]);
+    assert_eq!(order(early, late), [Filter, Raw]);
+    assert_eq!(order(late, early), [Raw, Filter]);
+    // Each table gains and loses.
     assert_eq!(
-        small.set_lines,
-        ["add moat4-x 10.0.0.3 -exist", "del moat4-x 10.0.0.1 -exist"]
-    );
-    let grown = plan(&wanted(&[1, 2, 3]), MEMBERS, &found, &[], 2);
-    assert_eq!(
-        grown.set_lines[0],
-        "create moat4-tmp hash:net family inet maxelem 8"
-    );
-    assert_eq!(
-        grown.set_lines[4..],
-        ["swap moat4-tmp moat4-x", "destroy moat4-tmp"]
-    );
-    assert_eq!(
-        plan(&Ruleset::default(), MEMBERS, &found, &[], 2).destroy,
-        ["moat4-x"]
+        order(
+            &[(Raw, &["p"]), (Mangle, &["q"])],
+            &[(Raw, &["new"]), (Mangle, &["p"]), (Filter, &["q"])]
+        ),
+        [Filter, Mangle, Raw]
     );
 }
 
 #[test]
 fn tables_that_the_tool_cannot_show_are_noticed() {
+    let read = |text: &str| {
+        let mut reader = Reader::default();
+        assert!(text.lines().all(|line| reader.line(line)));
+        reader.finish().unwrap().hidden
+    };
     let text = "# Table `filter' is incompatible, use 'nft' tool.\n\
         # Table `nat' is incompatible, use 'nft' tool.\n*raw\nCOMMIT\n";
-    assert_eq!(incompatible_tables(text), ["filter"]);
-    assert!(incompatible_tables("# Generated by iptables-nft-save\n*filter\nCOMMIT\n").is_empty());
+    assert!(read(text).into_iter().eq([Table::Filter]));
+    assert!(read("# Generated by iptables-nft-save\n*filter\nCOMMIT\n").is_empty());
+}
+
+#[test]
+fn nonsense_is_no_ruleset() {
+    for line in [
+        "moo",
+        "-A INPUT -j DROP",
+        "COMMIT",
+        ":INPUT ACCEPT [0:0]",
+        "\u{0}",
+    ] {
+        assert!(!Reader::default().line(line), "{line}");
+    }
+    let mut reader = Reader::default();
+    assert!(reader.line("*filter") && !reader.line("*raw") && !reader.line("-X moat-x"));
+    assert!(reader.finish().is_none(), "the end is missing");
+    assert!(
+        Reader::default().finish().is_some(),
+        "a kernel without rules"
+    );
+}
+
+#[test]
+fn the_fingerprint_tells_rules_and_not_counters() {
+    let digest = |text: &str| {
+        let mut reader = Reader::default();
+        assert!(text.lines().all(|line| reader.line(line)));
+        reader.finish().unwrap().digest
+    };
+    let text = "# at noon\n*filter\n:INPUT ACCEPT [1:2]\n-A INPUT -j DROP\nCOMMIT\n";
+    let later = text.replace("noon", "midnight").replace("[1:2]", "[3:4]");
+    assert_eq!(digest(text), digest(&later));
+    for (line, other) in [
+        ("*filter", "*raw"),
+        (":INPUT ACCEPT", ":INPUT DROP"),
+        ("-j DROP", "-j ACCEPT"),
+    ] {
+        assert_ne!(digest(text), digest(&text.replace(line, other)), "{other}");
+    }
 }
 
 #[test]

@@ -1,0 +1,161 @@
+//! Keeping the snapshot up to date, on a thread of its own: the disk may be slow.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinHandle;
+
+use super::chain;
+use super::run::Daemon;
+use crate::store::members::{self, Members};
+use crate::store::{Done, Meta};
+
+/// Pause before a failed save is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// The cache for a quick start is written when nothing has been saved for so long.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// What is saved and what is to be.
+#[derive(Default)]
+pub struct Saver {
+    /// Generation that is in force.
+    wanted: u64,
+    /// Generation that the disk has, and since when.
+    saved: Option<(u64, Instant)>,
+    running: Option<(u64, JoinHandle<Done>)>,
+    /// Why there is no fresh snapshot, if there is none.
+    problem: Option<String>,
+    retry_at: Option<Instant>,
+    /// When the cache for a quick start is to be written.
+    cache_at: Option<Instant>,
+}
+
+impl Saver {
+    /// This generation is in force and to be saved.
+    pub fn want(&mut self, generation: u64) {
+        self.wanted = generation;
+    }
+
+    fn saved(&mut self, generation: u64) {
+        self.saved = Some((generation, Instant::now()));
+        self.problem = None;
+        self.retry_at = None;
+        self.cache_at = Some(Instant::now() + QUIET);
+    }
+
+    /// The generation on the disk, and when it was written.
+    pub fn on_disk(&self) -> Option<(u64, Instant)> {
+        self.saved
+    }
+
+    /// Why there is no fresh snapshot, if there is none.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// When [`Daemon::save`] is to be called although nothing happened.
+    pub fn due(&self) -> Option<Instant> {
+        let due = self.retry_at.into_iter().chain(self.cache_at).min();
+        due.filter(|_| self.running.is_none())
+    }
+
+    /// Whether a save would have something to do.
+    fn is_due(&self) -> bool {
+        self.running.is_none()
+            && self.saved.is_none_or(|(saved, _)| saved != self.wanted)
+            && self.retry_at.is_none_or(|at| at <= Instant::now())
+    }
+
+    /// Waits until a save ends; for ever, when there is none. Nothing is lost when the wait is cancelled.
+    pub async fn ended(&mut self) -> (u64, Option<Done>) {
+        let Some((generation, job)) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let (generation, done) = (*generation, job.await.ok());
+        self.running = None;
+        (generation, done)
+    }
+}
+
+impl Daemon<'_> {
+    /// Begins to save what is in force, if the disk does not have it.
+    pub(super) fn save(&mut self) {
+        if self.saver.cache_at.is_some_and(|at| at <= Instant::now()) {
+            self.write_cache();
+        }
+        let is_current = self.kernel.generation == self.parts.generation;
+        if !self.saver.is_due() || !is_current || !self.parts.is_complete {
+            return;
+        }
+        let generation = self.saver.wanted;
+        let written = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
+        let meta = Meta {
+            node: self.parts.loaded.settings.felix_hostname.clone(),
+            settings: serde_json::to_string(&self.parts.loaded).unwrap_or_default(),
+            backend: Some(self.parts.choice.backend.to_string()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        match self
+            .parts
+            .engine
+            .store_mut()
+            .save(meta, generation, written)
+        {
+            Some(job) => {
+                let job = tokio::task::spawn_blocking(move || job.run());
+                self.saver.running = Some((generation, job));
+            }
+            None => self.saver.saved(generation),
+        }
+    }
+
+    /// Writes the cache for a quick start, if the disk has what is in force.
+    pub(super) fn write_cache(&mut self) {
+        if self.saver.cache_at.take().is_none() {
+            return;
+        }
+        let engine = &self.parts.engine;
+        let Some(commit) = engine.store().commit() else {
+            return;
+        };
+        let Some(documents) = engine.store().locate(&engine.essential()) else {
+            return;
+        };
+        let members = Members {
+            commit,
+            dirs: self.parts.source.digests(),
+            documents,
+            sets: engine.policy().sets.clone(),
+        };
+        let written =
+            tokio::task::block_in_place(|| members::write(&self.parts.state_dir, &members));
+        if let Err(error) = written {
+            tracing::debug!("the next start will be a slow one: {error}");
+        }
+    }
+
+    /// Takes in how a save ended.
+    pub(super) fn save_ended(&mut self, generation: u64, done: Option<Done>) {
+        let result = match done {
+            Some(done) => {
+                let saved = self.parts.engine.store_mut().saved(done);
+                saved.map_err(|error| chain(&error))
+            }
+            None => Err("the thread that writes the snapshot has ended".to_owned()),
+        };
+        match result {
+            Ok(()) => {
+                self.saver.saved(generation);
+            }
+            Err(why) => {
+                self.saver.problem = Some(format!(
+                    "{why}: after a restart without the policy files an older policy is in force"
+                ));
+                self.saver.retry_at = Some(Instant::now() + RETRY);
+            }
+        }
+        self.log_problems();
+    }
+}

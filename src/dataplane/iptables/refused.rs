@@ -1,0 +1,266 @@
+//! What takes the place of rules that the kernel refuses, so that one of them does not stop the others.
+//!
+//! A chain with a refused rule stays as it was. If it is new, a refused rule that allows is left out, and any other becomes a
+//! denial of at least the packets that it is about: the host is stricter than its policy, never more open.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::diff::{Before, Kept};
+use super::render::{RuleId, render};
+use crate::api::Family;
+use crate::compile::{ALLOW_CHAIN, Chain, KRule, Match, Name, Ruleset, Table, TableRules, Target};
+use crate::dataplane::plan::Refused;
+
+/// Where a rule or chain is.
+type Place = (Family, Table);
+
+/// What the kernel or a tool has refused, with the words of the refusal.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// Rules.
+    pub rules: BTreeMap<(Family, Table, RuleId), String>,
+    /// Tables that cannot be written at all.
+    pub tables: BTreeMap<Place, String>,
+    /// Sets that are not there.
+    pub sets: BTreeMap<Name, String>,
+    /// Chains that hold substitutes, and so nothing to go back to.
+    stricter: Kept,
+}
+
+/// What is written instead of a ruleset of which something is refused.
+#[derive(Clone, Debug)]
+pub struct Possible {
+    /// The rules.
+    pub ruleset: Arc<Ruleset>,
+    /// Chains that stay as they were found.
+    pub kept: Kept,
+    /// Tables that stay as they were found.
+    pub closed: BTreeSet<Place>,
+    /// What of the policy is not in force.
+    pub refused: BTreeSet<Refused>,
+    /// Whether, once it is written, the kernel holds just these rules.
+    pub is_exact: bool,
+}
+
+impl Refusals {
+    /// Whether nothing is refused.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.tables.is_empty() && self.sets.is_empty()
+    }
+
+    /// The best that can be written.
+    pub fn possible(&mut self, wanted: &Arc<Ruleset>, before: &Before) -> Possible {
+        let mut possible = Possible {
+            ruleset: wanted.clone(),
+            kept: Kept::new(),
+            closed: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            is_exact: true,
+        };
+        if self.is_empty() {
+            self.stricter.clear();
+            return possible;
+        }
+        let mut ruleset = (**wanted).clone();
+        let mut stricter = Kept::new();
+        for (family, tables) in &wanted.tables {
+            for (table, rules) in tables {
+                for (name, chain) in &rules.chains {
+                    let place = (*family, *table);
+                    if !self.is_refused(place, chain, &mut possible.refused) {
+                        continue;
+                    }
+                    let at = (*family, *table, name.clone());
+                    let fallback = if self.stricter.contains(&at) {
+                        Fallback::None
+                    } else {
+                        fallback(before, place, name)
+                    };
+                    match fallback {
+                        Fallback::Known(old, rules) => {
+                            put_back(&mut ruleset, old, place, name, rules);
+                        }
+                        Fallback::Found => {
+                            possible.kept.insert(at);
+                        }
+                        Fallback::None => {
+                            let rules = self.stricter_chain(place, chain);
+                            put(&mut ruleset, place, name, rules);
+                            stricter.insert(at);
+                        }
+                    }
+                }
+            }
+        }
+        self.stricter = stricter;
+        self.close_tables(&mut ruleset, before, &mut possible);
+        possible.ruleset = Arc::new(ruleset);
+        let is_known = matches!(before, Before::Known(_));
+        possible.is_exact = possible.kept.is_empty() && (possible.closed.is_empty() || is_known);
+        possible
+    }
+
+    /// Whether a rule of a chain is refused; says so of each of them.
+    fn is_refused(&self, place: Place, chain: &Chain, said: &mut BTreeSet<Refused>) -> bool {
+        let mut any = false;
+        for rule in chain.iter() {
+            if let Some(reason) = self.reason(place, rule) {
+                any = true;
+                said.insert(Refused::new(&rule.note, reason));
+            }
+        }
+        any
+    }
+
+    fn reason(&self, place: Place, rule: &KRule) -> Option<&str> {
+        let mut sets = rule.matches.iter().filter_map(set_name);
+        if let Some(reason) = sets.find_map(|name| self.sets.get(name)) {
+            return Some(reason);
+        }
+        self.refusal(place, rule)
+    }
+
+    /// Rules are rendered only when one of the table is refused.
+    fn refusal(&self, (family, table): Place, rule: &KRule) -> Option<&str> {
+        let mut places = self.rules.keys().map(|(f, t, _)| (*f, *t));
+        places.find(|p| *p == (family, table))?;
+        let id = render(rule, family).id?;
+        self.rules.get(&(family, table, id)).map(String::as_str)
+    }
+
+    fn stricter_chain(&self, place: Place, chain: &Chain) -> Chain {
+        let substitute = |rule: &KRule| match self.reason(place, rule) {
+            None => Some(rule.clone()),
+            Some(_) => self.stricter_rule(place, rule),
+        };
+        chain.iter().filter_map(substitute).collect()
+    }
+
+    fn stricter_rule(&self, place: Place, rule: &KRule) -> Option<KRule> {
+        match &rule.target {
+            Target::Accept | Target::Log(_) => return None,
+            Target::Goto(chain) | Target::Jump(chain) if **chain == *ALLOW_CHAIN => return None,
+            _ => {}
+        }
+        // Fewer conditions hold for more packets.
+        let plain = rule.matches.iter().filter(|m| is_plain(m)).cloned();
+        let denial = KRule::new(plain.collect(), Target::Drop, rule.note.clone());
+        Some(match self.refusal(place, &denial) {
+            None => denial,
+            Some(_) => KRule::new(Vec::new(), Target::Drop, rule.note.clone()),
+        })
+    }
+
+    /// Leaves tables that cannot be written as they are, and those from which a chain was to move there.
+    fn close_tables(&self, ruleset: &mut Ruleset, before: &Before, possible: &mut Possible) {
+        for ((family, table), reason) in &self.tables {
+            let name = format!("table {} of IPv{}", table.name(), family.number());
+            possible.refused.insert(Refused::new(&name, reason));
+            let wanted = ruleset.tables.get(family);
+            let comes: BTreeSet<Name> = wanted
+                .and_then(|t| t.get(table))
+                .map(|t| t.chains.keys().cloned().collect())
+                .unwrap_or_default();
+            for from in Table::ALL {
+                let stays = wanted.and_then(|t| t.get(&from));
+                let leaves = |name: &Name| {
+                    chain_is_there(before, (*family, from), name)
+                        && !stays.is_some_and(|t| t.chains.contains_key(name))
+                };
+                if from == *table || comes.iter().any(leaves) {
+                    possible.closed.insert((*family, from));
+                }
+            }
+        }
+        if let Before::Known(old) = before {
+            for (family, table) in &possible.closed {
+                let old = old.tables.get(family).and_then(|t| t.get(table));
+                let tables = ruleset.tables.entry(*family).or_default();
+                match old {
+                    Some(old) => tables.insert(*table, old.clone()),
+                    None => tables.remove(table),
+                };
+            }
+        }
+    }
+}
+
+/// What a chain with a refused rule goes back to.
+enum Fallback<'a> {
+    /// What it was made to be before.
+    Known(&'a Ruleset, &'a Chain),
+    /// What was found in it.
+    Found,
+    /// It was not there.
+    None,
+}
+
+fn fallback<'a>(before: &'a Before, (family, table): Place, name: &str) -> Fallback<'a> {
+    match before {
+        Before::Known(old) => {
+            let rules = old.tables.get(&family).and_then(|t| t.get(&table));
+            match rules.and_then(|t| t.chains.get(name)) {
+                Some(rules) => Fallback::Known(old, rules),
+                None => Fallback::None,
+            }
+        }
+        Before::Found(found) => {
+            let rules = found.get(&family).and_then(|f| f.tables.get(&table));
+            match rules.and_then(|t| t.chains.get(name)) {
+                // An empty chain, or one that somebody else wrote into, is nothing to go back to.
+                Some(ids) if !ids.is_empty() && ids.iter().all(Option::is_some) => Fallback::Found,
+                _ => Fallback::None,
+            }
+        }
+    }
+}
+
+fn chain_is_there(before: &Before, place: Place, name: &str) -> bool {
+    !matches!(fallback(before, place, name), Fallback::None)
+}
+
+fn put(ruleset: &mut Ruleset, (family, table): Place, name: &Name, rules: Chain) {
+    let tables = ruleset.tables.entry(family).or_default();
+    let table: &mut TableRules = tables.entry(table).or_default();
+    table.chains.insert(name.clone(), rules);
+}
+
+/// Puts an old chain back, with the chains that it leads to and the sets that it asks, as far as they are gone.
+fn put_back(ruleset: &mut Ruleset, old: &Ruleset, place: Place, name: &Name, rules: &Chain) {
+    put(ruleset, place, name, rules.clone());
+    let (family, table) = place;
+    for rule in rules.iter() {
+        for set in rule.matches.iter().filter_map(set_name) {
+            if let Some(spec) = old.sets.get(set) {
+                let sets = &mut ruleset.sets;
+                sets.entry(set.clone()).or_insert_with(|| spec.clone());
+            }
+        }
+        let (Target::Jump(to) | Target::Goto(to)) = &rule.target else {
+            continue;
+        };
+        let of = |ruleset: &Ruleset| -> Option<Chain> {
+            let tables = ruleset.tables.get(&family)?;
+            tables.get(&table)?.chains.get(to).cloned()
+        };
+        if let (None, Some(rules)) = (of(ruleset), of(old)) {
+            put_back(ruleset, old, place, to, &rules);
+        }
+    }
+}
+
+fn set_name(condition: &Match) -> Option<&Name> {
+    match condition {
+        Match::Set(_, name, _) | Match::PortSet(_, name, _) => Some(name),
+        _ => None,
+    }
+}
+
+/// Conditions that every kernel can judge.
+fn is_plain(condition: &Match) -> bool {
+    matches!(
+        condition,
+        Match::InIface(_) | Match::OutIface(_) | Match::Protocol(..) | Match::Net(..)
+    )
+}
