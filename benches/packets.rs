@@ -29,7 +29,7 @@ const UNNAMED: u16 = 63_999;
 /// How the ports of the rules lie.
 #[derive(Clone, Copy, Debug)]
 enum Spread {
-    /// Each rule has a port of its own.
+    /// Each rule has a port of its own, the last one beside all others.
     Wide,
     /// All rules have one of twenty.
     Few,
@@ -38,10 +38,9 @@ enum Spread {
 }
 
 impl Spread {
-    fn port(self, policy: usize, rule: usize) -> u16 {
-        let number = policy * RULES + rule;
+    fn port(self, number: usize) -> u16 {
         let port = match self {
-            Spread::Wide => 1024 + (number * 5) % 60_000,
+            Spread::Wide => 1 + (number * 7919) % 50_000,
             Spread::Few => 8000 + number % 20 * 37,
             Spread::One => 8000,
         };
@@ -69,7 +68,7 @@ fn address(v6: bool, host: &str) -> String {
 impl World {
     fn documents(self) -> String {
         let mut text = String::from(
-            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: host, labels: {role: web}}\nspec: {node: h, interfaceName: eth0}\n",
+            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: host, labels: {role: web}}\nspec: {node: h, interfaceName: '*'}\n",
         );
         for policy in 0..self.policies {
             // The sender is in the set of the last policy only.
@@ -82,9 +81,15 @@ impl World {
                 "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {{name: set{policy}, labels: {{app: a{policy}}}}}\nspec: {{nets: [10.9.{high}.{low}, 'fd09::{policy:x}'{own}]}}\n"
             );
             let rule = |i| {
-                let port = self.spread.port(policy, i);
+                let number = policy * RULES + i;
+                let last = number + 1 == self.policies * RULES;
+                let (protocol, port) = match self.spread {
+                    Spread::Wide if last => ("UDP", 60_000),
+                    Spread::Wide => (["TCP", "UDP"][number % 2], self.spread.port(number)),
+                    _ => ("UDP", self.spread.port(number)),
+                };
                 format!(
-                    "{{action: Allow, protocol: UDP, source: {{selector: \"app == 'a{policy}'\"}}, destination: {{ports: [{port}]}}}}"
+                    "{{action: Allow, protocol: {protocol}, source: {{selector: \"app == 'a{policy}'\"}}, destination: {{ports: [{port}]}}}}"
                 )
             };
             let rules: Vec<String> = (0..RULES).map(rule).collect();
@@ -108,7 +113,10 @@ impl World {
     }
 
     fn last_port(self) -> u16 {
-        self.spread.port(self.policies - 1, RULES - 1)
+        match self.spread {
+            Spread::Wide => 60_000,
+            spread => spread.port(self.policies * RULES - 1),
+        }
     }
 }
 

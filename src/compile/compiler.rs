@@ -98,9 +98,11 @@ impl Compiler {
     fn publish(&mut self, edits: AllEdits) {
         let ruleset = Arc::make_mut(&mut self.ruleset);
         let mut touched: Vec<Name> = Vec::new();
-        for ((family, table), edits) in edits {
+        for ((family, table), mut edits) in edits {
             let tables = ruleset.tables.entry(family).or_default();
             let chains = &mut tables.entry(table).or_default().chains;
+            // A chain may be gone at one place of a tree and new at another.
+            edits.sort_by_key(|(_, chain)| chain.is_some());
             for (name, chain) in edits {
                 let old = match chain.clone() {
                     Some(chain) => chains.insert(name, chain),

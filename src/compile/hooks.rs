@@ -126,14 +126,16 @@ impl Builder<'_> {
     }
 
     /// What traffic of local processes meets: known flows first, then these rules, then the endpoints.
-    fn local(&mut self, hook: &'static str, direction: Direction, between: Vec<KRule>) {
+    fn local(
+        &mut self,
+        hook: &'static str,
+        direction: Direction,
+        between: Vec<KRule>,
+        workloads: Workloads,
+    ) {
         let known = self.known_first(direction);
-        let endpoints = self.dispatch_rules(
-            Category::Normal,
-            direction,
-            Workloads::Skipped,
-            known.is_some(),
-        );
+        let endpoints =
+            self.dispatch_rules(Category::Normal, direction, workloads, known.is_some());
         let mut rules = Vec::new();
         if endpoints.is_some() {
             rules.extend(known.into_iter().flatten());
@@ -163,7 +165,8 @@ impl Builder<'_> {
         if early {
             rules.push(self.accepted_before("untracked or preDNAT policy allowed it"));
         }
-        self.local("INPUT", Direction::Ingress, rules);
+        // What comes from workloads has left by now.
+        self.local("INPUT", Direction::Ingress, rules, Workloads::Governed);
     }
 
     fn workload_to_host(&mut self) {
@@ -314,6 +317,10 @@ impl Builder<'_> {
             ));
             rules.extend(self.to_workloads());
         }
-        self.local("OUTPUT", Direction::Egress, rules);
+        let workloads = match late {
+            true => Workloads::Governed,
+            false => Workloads::Skipped,
+        };
+        self.local("OUTPUT", Direction::Egress, rules, workloads);
     }
 }

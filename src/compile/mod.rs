@@ -38,7 +38,7 @@ const PASS_CHAIN: &str = "moat-pass";
 /// See [`Options::tree_from`].
 const TREE_FROM: usize = 12;
 /// See [`Options::leaf`].
-const LEAF: usize = 8;
+const LEAF: usize = 4;
 
 /// Settings that change how policy is written down, not what it means.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! Port trees: many rules told apart by protocol and destination port, so that a packet meets only those that may match it.
 //!
-//! A tree stands for one long chain. Its root leads by protocol, each node below by one more hexadecimal digit of the port, to
-//! leaves that list, in the order of the policies, every rule that can match there. Everything in it is a `goto`, so that
-//! the end of whatever chain a packet comes to returns to the caller of the root. The digits are fixed, not balanced: a
-//! changed rule changes the leaves it is in, and no others.
+//! A tree stands for one long chain. Its root leads by protocol, each node below by two more bits of the port, to leaves that
+//! list, in the order of the policies, every rule that can match there. Everything in it is a `goto`, so that the end of
+//! whatever chain a packet comes to returns to the caller of the root. Where it is split is fixed, not balanced: a changed
+//! rule changes the leaves it is in, and no others. Two bits, because a way that is not taken costs a packet as much as one
+//! that is: with four bits a packet meets more rules in all, with one bit too.
 
 use std::sync::Arc;
 
@@ -11,10 +12,12 @@ use super::memo::Written;
 use super::ruleset::{Chain, End, KRule, Match, Name, Target};
 use crate::api::{PortRange, Protocol};
 
-/// Children of a node, by digit.
-const DIGITS: u16 = 16;
+/// Children of a node, by digit of the port to the base of this.
+const DIGITS: u16 = 4;
+/// Bits of a digit.
+const BITS: u32 = DIGITS.trailing_zeros();
 /// Digits of a port.
-const DEPTH: u32 = 4;
+const DEPTH: u32 = u16::BITS / BITS;
 /// A node is split only while its children together hold at most so many times its rules: rules for many ports are copied.
 const COPIES: usize = 2;
 /// The protocols that a tree tells apart, and whether they have ports.
@@ -126,8 +129,14 @@ impl Maker<'_> {
                 Span::SINGLE
             };
             let matches = vec![Match::Protocol(protocol, false)];
-            rules.push(self.way(matches, &child_name, word, None));
-            children.push(self.node(before, child_name, (protocol, word), span, &lane));
+            rules.push(self.way(matches, &child_name, protocol, None));
+            children.push(self.node(
+                before,
+                child_name.clone(),
+                (protocol, &child_name),
+                span,
+                &lane,
+            ));
         }
         let others: Vec<Entry<'_>> = entries
             .iter()
@@ -143,7 +152,7 @@ impl Maker<'_> {
         &mut self,
         old: Option<Node>,
         name: Name,
-        lane: (Protocol, &str),
+        lane: (Protocol, &Name),
         span: Span,
         entries: &[Entry<'_>],
     ) -> Node {
@@ -159,24 +168,39 @@ impl Maker<'_> {
         let mut rules = Vec::new();
         let mut children = Vec::new();
         for (digit, part) in parts {
-            let below = span.child(digit);
-            let child_name: Name = match span.depth {
-                0 => format!("{name}-{digit:x}"),
-                _ => format!("{name}{digit:x}"),
-            }
-            .into();
+            let below = self.deepest(span, span.child(digit), &part);
+            let child_name: Name = format!("{}-{}", lane.1, below.name()).into();
             let range = below.range();
             let matches = vec![
                 Match::Protocol(lane.0, false),
                 Match::Ports(End::Dst, [range].into(), false),
             ];
-            rules.push(self.way(matches, &child_name, lane.1, Some(range)));
+            rules.push(self.way(matches, &child_name, lane.0, Some(range)));
             let before = old.take(&child_name);
             children.push(self.node(before, child_name, lane, below, &part));
         }
         let wide = entries.iter().filter(|e| e.covers(span.range()));
         rules.extend(wide.map(|e| e.rule.clone()));
         self.finish(old, name, content, rules, children)
+    }
+
+    /// The part of a child of `span` that its rules are about, where there are rules about one part of it only: the way leads
+    /// there at once. What is left out has the rules about all ports of `span`, which stand behind the ways.
+    fn deepest<'a>(&self, span: Span, child: Span, entries: &[Entry<'a>]) -> Span {
+        let mut at = child;
+        let stays_narrow = |s: Span| {
+            let narrow = entries.iter().filter(|e| !e.covers(span.range()));
+            narrow.into_iter().all(|e| !e.covers(s.range()))
+        };
+        while at.depth < DEPTH && stays_narrow(at) {
+            let narrow = entries.iter().filter(|e| !e.covers(span.range()));
+            let mut digits = narrow.flat_map(|e| at.digits(e.ports.unwrap_or(&[])));
+            let Some(first) = digits.next().filter(|first| digits.all(|d| d == *first)) else {
+                break;
+            };
+            at = at.child(first);
+        }
+        at
     }
 
     /// The rules by next digit, where one of them is about less than all ports of the node; `None` where splitting gains nothing.
@@ -206,12 +230,13 @@ impl Maker<'_> {
         &self,
         matches: Vec<Match>,
         to: &Name,
-        protocol: &str,
+        protocol: Protocol,
         ports: Option<PortRange>,
     ) -> KRule {
         let ports = ports.map_or(String::new(), |p| {
             format!(" {}", p.to_string().replace(':', "-"))
         });
+        let protocol = protocol.to_string().to_lowercase();
         let note = format!("port tree of tier {}, {protocol}{ports}", self.tier);
         KRule::new(matches, Target::Goto(to.clone()), note)
     }
@@ -273,7 +298,7 @@ impl Span {
 
     /// Bits of the port below the digits that are fixed.
     fn shift(self) -> u32 {
-        4 * (DEPTH - self.depth)
+        BITS * (DEPTH - self.depth)
     }
 
     fn range(self) -> PortRange {
@@ -284,10 +309,24 @@ impl Span {
         }
     }
 
+    /// The digits in hexadecimal, with an odd one behind a dot.
+    fn name(self) -> String {
+        let nibbles = self.depth * BITS / 4;
+        let mut name = String::new();
+        if nibbles > 0 {
+            let digits = self.first >> (16 - 4 * nibbles);
+            name = format!("{digits:0width$x}", width = nibbles as usize);
+        }
+        if !(self.depth * BITS).is_multiple_of(4) {
+            name += &format!(".{}", self.first >> self.shift() & (DIGITS - 1));
+        }
+        name
+    }
+
     fn child(self, digit: u16) -> Span {
         let depth = self.depth + 1;
         Span {
-            first: self.first | digit << (self.shift() - 4),
+            first: self.first | digit << (self.shift() - BITS),
             depth,
         }
     }
@@ -299,7 +338,7 @@ impl Span {
         for range in ranges {
             let (first, last) = (range.first.max(own.first), range.last.min(own.last));
             if first <= last {
-                let digit = |port: u16| u32::from(port - own.first) >> (self.shift() - 4);
+                let digit = |port: u16| u32::from(port - own.first) >> (self.shift() - BITS);
                 wanted |= (2 << digit(last)) - (1 << digit(first));
             }
         }
