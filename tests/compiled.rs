@@ -167,6 +167,48 @@ prop_compose! {
     }
 }
 
+/// A rule as most are: a protocol, one list of ports, one selector. Many of them make port trees.
+fn plain_rule() -> impl Strategy<Value = String> {
+    let action = pick(&["Allow", "Allow", "Allow", "Deny", "Pass", "Log"]);
+    let protocol = pick(&["TCP", "TCP", "UDP", "SCTP"]);
+    let ports = pick(&[
+        "[80]",
+        "[80]",
+        "[81]",
+        "[443]",
+        "[22]",
+        "['80:81']",
+        "['60:4000']",
+        "['16:31', 443]",
+        "['1:65535']",
+        "['1:80']",
+        "[53, 80, 443]",
+    ]);
+    let selector = pick(&["role == 'a'", "role == 'b'", "has(zone)", "all()"]);
+    let peer = pick(&[
+        "",
+        "",
+        "",
+        "notSelector: has(zone)",
+        "nets: [10.0.0.0/24]",
+        "ports: [80]",
+    ]);
+    (action, protocol, ports, selector, peer).prop_map(|(action, protocol, ports, selector, peer)| {
+        let peer = if peer.is_empty() { format!("selector: \"{selector}\"") } else { format!("selector: \"{selector}\", {peer}") };
+        format!("{{action: {action}, protocol: {protocol}, source: {{{peer}}}, destination: {{ports: {ports}}}}}")
+    })
+}
+
+prop_compose! {
+    fn crowd()(flags in pick(&["", "", "applyOnForward: true, "]), policies in prop::collection::vec((pick(&["default", "default", "first"]), pick(&["", "selector: all(), "]), prop::collection::vec(prop_oneof![6 => plain_rule(), 1 => rule()], 1..6)), 2..9)) -> Vec<String> {
+        let policy = |(i, (tier, selector, rules)): (usize, &(&str, &str, Vec<String>))| {
+            let spec = format!("{{tier: {tier}, {flags}{selector}types: [Ingress], ingress: [{}]}}", rules.join(", "));
+            document("GlobalNetworkPolicy", &format!("crowd{i}"), 3, &spec)
+        };
+        policies.iter().enumerate().map(policy).collect()
+    }
+}
+
 prop_compose! {
     fn other()(kind in 0..3usize, label in 0..4usize, word in pick(&["Pass", "Deny"]), rules in prop::collection::vec(rule(), 0..2)) -> String {
         match kind {
@@ -179,7 +221,9 @@ prop_compose! {
 
 fn resources() -> impl Strategy<Value = Vec<Resource>> {
     let any = prop_oneof![3 => host_endpoint(), 1 => workload(), 5 => policy(), 2 => other()];
-    prop::collection::vec(any, 1..12).prop_map(|documents| {
+    let crowd = prop_oneof![1 => Just(Vec::new()), 1 => crowd()];
+    (prop::collection::vec(any, 1..12), crowd).prop_map(|(mut documents, crowd)| {
+        documents.extend(crowd);
         let mut end = std::collections::BTreeMap::new();
         for document in documents {
             let parsed = api::parse_bytes("test.yaml", document.as_bytes());
@@ -264,6 +308,7 @@ proptest! {
         resources in resources(),
         packets in prop::collection::vec((packet(), path()), 1..20),
         (accept, mangle, invalid, to_host) in (any::<bool>(), any::<bool>(), any::<bool>(), 0..3usize),
+        (tree_from, leaf) in (0..12usize, 1..4usize),
     ) {
         use moat::config::HostAction::{Accept, Drop, Return};
         let mut settings = settings();
@@ -273,6 +318,7 @@ proptest! {
         let policy = compute(&resources, &host, &settings);
         let mut options = Options::new(&settings, true);
         (options.filter_accept, options.mangle_accept) = (accept, mangle);
+        (options.tree_from, options.leaf) = (tree_from, leaf);
         let ruleset = compile(&policy, &options);
         for (packet, path) in &packets {
             // Connection tracking translates only what it tracks.

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Calculator;
+use super::endpoints::LocalSpec;
 use super::model::{Attachment, Options, ToHost, WorkloadEp};
-use crate::api::{HostEndpoint, Spec};
+use crate::api::HostEndpoint;
 use crate::config::{self, Settings};
 
 /// The part of the settings that policy depends on.
@@ -39,7 +40,7 @@ pub fn resolve(
     if let Some((name, _)) = locals.iter().find(|(_, e)| e.interface_name == "*") {
         attachments.entry((*name).to_owned()).or_default().others = true;
     }
-    let mut ifaces: BTreeSet<&str> = calculator.host.links.keys().map(String::as_str).collect();
+    let mut ifaces: BTreeSet<&str> = calculator.links.keys().map(String::as_str).collect();
     ifaces.extend(
         locals
             .iter()
@@ -72,14 +73,11 @@ pub fn resolve(
 }
 
 fn local_host_endpoints(calculator: &Calculator) -> Vec<(&str, &HostEndpoint)> {
-    let local = calculator
-        .local
-        .keys()
-        .filter_map(|id| calculator.resources.get(id));
-    local
-        .filter_map(|r| match &r.spec {
-            Spec::HostEndpoint(e) => Some((r.id.name.as_str(), &**e)),
-            _ => None,
+    let locals = calculator.locals.iter();
+    locals
+        .filter_map(|(id, local)| match &local.spec {
+            LocalSpec::Host(spec) => Some((id.name.as_str(), &**spec)),
+            LocalSpec::Workload(_) => None,
         })
         .collect()
 }
@@ -92,6 +90,8 @@ fn is_excluded(
     workloads.contains_key(iface)
         || calculator.exclude.iter().any(|x| x == iface)
         || calculator
+            .live
+            .policy()
             .options
             .workload_prefixes
             .iter()
@@ -102,7 +102,7 @@ fn claims(calculator: &Calculator, endpoint: &HostEndpoint, iface: &str) -> bool
     if !endpoint.interface_name.is_empty() {
         return endpoint.interface_name == iface;
     }
-    let Some(link) = calculator.host.links.get(iface) else {
+    let Some(link) = calculator.links.get(iface) else {
         return false;
     };
     endpoint
@@ -113,7 +113,7 @@ fn claims(calculator: &Calculator, endpoint: &HostEndpoint, iface: &str) -> bool
 
 /// Whether any interface has the address: then the interface decides, and the address must not.
 fn is_carried(calculator: &Calculator, ip: IpAddr) -> bool {
-    let mut links = calculator.host.links.iter();
+    let mut links = calculator.links.iter();
     links.any(|(name, link)| is_plain(name) && link.addresses.contains(&ip))
 }
 

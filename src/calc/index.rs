@@ -1,23 +1,27 @@
-//! Two indexes by label, so that a change costs what it touches: labels to the selectors that may match them, and a
-//! selector to the labelled things it may match.
+//! Selectors filed by what they require, so that a change of labels asks only those that it may concern.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::labels::{KeyId, LabelId, LabelTable, LabelView};
 use crate::selector::{Restriction, Selector};
 
-/// Labels of a thing after inheritance.
-pub type LabelMap = BTreeMap<String, String>;
-
-/// Where a selector is filed: it cannot match labels that hit none of its buckets.
+/// What labels must have at least one of to match a selector, in words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Bucket {
+pub enum Bucket {
+    /// A label with a value.
     Value(String, String),
+    /// A label with any value.
     Present(String),
+    /// Nothing in particular.
     Any,
 }
 
-/// The narrowest set of buckets that the restrictions of a selector allow.
-fn buckets(selector: &Selector) -> Vec<Bucket> {
+/// The narrowest set of buckets that the restrictions of a selector allow. No labels are in two of them. None at all when
+/// nothing can match.
+pub fn buckets(selector: &Selector) -> Vec<Bucket> {
+    if selector.never_matches() {
+        return Vec::new();
+    }
     let mut best: Option<(usize, Vec<Bucket>)> = None;
     for (label, restriction) in selector.restrictions() {
         let (cost, found) = match restriction {
@@ -38,139 +42,68 @@ fn buckets(selector: &Selector) -> Vec<Bucket> {
     best.map_or_else(|| vec![Bucket::Any], |(_, b)| b)
 }
 
-/// Selectors filed by what they require.
-#[derive(Debug)]
-pub struct SelectorIndex<I> {
-    selectors: BTreeMap<I, Selector>,
-    buckets: BTreeMap<Bucket, BTreeSet<I>>,
+/// A bucket in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Value(LabelId),
+    Present(KeyId),
+    Any,
 }
 
-impl<I> Default for SelectorIndex<I> {
-    fn default() -> Self {
-        SelectorIndex {
-            selectors: BTreeMap::new(),
-            buckets: BTreeMap::new(),
-        }
-    }
+/// Numbered selectors by place.
+#[derive(Debug, Default)]
+pub struct SelectorIndex {
+    places: BTreeMap<u32, Vec<Place>>,
+    filed: BTreeMap<Place, Vec<(u32, Selector)>>,
 }
 
-impl<I: Ord + Clone> SelectorIndex<I> {
+impl SelectorIndex {
     /// Adds or replaces.
-    pub fn insert(&mut self, id: I, selector: Selector) {
-        self.remove(&id);
-        for bucket in buckets(&selector) {
-            self.buckets.entry(bucket).or_default().insert(id.clone());
+    pub fn insert(&mut self, table: &mut LabelTable, id: u32, selector: &Selector) {
+        let places = buckets(selector).into_iter().map(|bucket| match bucket {
+            Bucket::Value(name, value) => Place::Value(table.pin(&name, &value)),
+            Bucket::Present(name) => Place::Present(table.pin_key(&name)),
+            Bucket::Any => Place::Any,
+        });
+        let places: Vec<Place> = places.collect();
+        self.remove(table, id);
+        for place in &places {
+            let filed = self.filed.entry(*place).or_default();
+            filed.push((id, selector.clone()));
         }
-        self.selectors.insert(id, selector);
+        self.places.insert(id, places);
     }
 
     /// Removes; unknown ids are fine.
-    pub fn remove(&mut self, id: &I) {
-        let Some(selector) = self.selectors.remove(id) else {
-            return;
-        };
-        for bucket in buckets(&selector) {
-            if let Some(ids) = self.buckets.get_mut(&bucket) {
-                ids.remove(id);
-                if ids.is_empty() {
-                    self.buckets.remove(&bucket);
+    pub fn remove(&mut self, table: &mut LabelTable, id: u32) {
+        for place in self.places.remove(&id).unwrap_or_default() {
+            if let Some(filed) = self.filed.get_mut(&place) {
+                filed.retain(|(other, _)| *other != id);
+                if filed.is_empty() {
+                    self.filed.remove(&place);
                 }
+            }
+            match place {
+                Place::Value(label) => table.unpin(label),
+                Place::Present(key) => table.unpin_key(key),
+                Place::Any => {}
             }
         }
     }
 
-    /// The ids whose selectors match these labels.
-    pub fn matching(&self, labels: &LabelMap) -> BTreeSet<I> {
-        let mut found = BTreeSet::new();
-        let mut look = |bucket: &Bucket| {
-            for id in self.buckets.get(bucket).into_iter().flatten() {
-                if self.selectors[id].matches(labels) {
-                    found.insert(id.clone());
-                }
-            }
+    /// The ids whose selectors match these labels, in order.
+    pub fn matching(&self, labels: &LabelView<'_>) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut look = |place: Place| {
+            let filed = self.filed.get(&place).into_iter().flatten();
+            found.extend(filed.filter(|(_, s)| s.matches(labels)).map(|(id, _)| *id));
         };
-        look(&Bucket::Any);
-        for (label, value) in labels {
-            look(&Bucket::Present(label.clone()));
-            look(&Bucket::Value(label.clone(), value.clone()));
+        look(Place::Any);
+        for label in labels.iter() {
+            look(Place::Value(label));
+            look(Place::Present(labels.table.key(label)));
         }
+        found.sort_unstable();
         found
-    }
-}
-
-/// Labelled things filed by label and by label and value.
-#[derive(Debug)]
-pub struct LabelIndex<I> {
-    by_value: BTreeMap<(String, String), BTreeSet<I>>,
-    by_label: BTreeMap<String, BTreeSet<I>>,
-}
-
-impl<I> Default for LabelIndex<I> {
-    fn default() -> Self {
-        LabelIndex {
-            by_value: BTreeMap::new(),
-            by_label: BTreeMap::new(),
-        }
-    }
-}
-
-impl<I: Ord + Clone> LabelIndex<I> {
-    /// Files a thing under its labels.
-    pub fn insert(&mut self, id: &I, labels: &LabelMap) {
-        for (label, value) in labels {
-            self.by_value
-                .entry((label.clone(), value.clone()))
-                .or_default()
-                .insert(id.clone());
-            self.by_label
-                .entry(label.clone())
-                .or_default()
-                .insert(id.clone());
-        }
-    }
-
-    /// Takes a thing out; `labels` must be those it was filed under.
-    pub fn remove(&mut self, id: &I, labels: &LabelMap) {
-        for (label, value) in labels {
-            remove_from(&mut self.by_value, &(label.clone(), value.clone()), id);
-            remove_from(&mut self.by_label, label, id);
-        }
-    }
-
-    /// Whether a test holds for any of the things a selector may match; `None` as in [`LabelIndex::candidates`].
-    pub fn any(&self, selector: &Selector, test: impl Fn(&I) -> bool) -> Option<bool> {
-        let mut found = false;
-        for bucket in buckets(selector) {
-            found = found || self.filed(&bucket)?.any(&test);
-        }
-        Some(found)
-    }
-
-    /// The things in one bucket.
-    fn filed(&self, bucket: &Bucket) -> Option<impl Iterator<Item = &I>> {
-        let ids = match bucket {
-            Bucket::Any => return None,
-            Bucket::Present(label) => self.by_label.get(label),
-            Bucket::Value(label, value) => self.by_value.get(&(label.clone(), value.clone())),
-        };
-        Some(ids.into_iter().flatten())
-    }
-
-    /// The things a selector may match; `None` when it restricts no label and everything must be looked at.
-    pub fn candidates(&self, selector: &Selector) -> Option<BTreeSet<I>> {
-        let mut found = BTreeSet::new();
-        for bucket in buckets(selector) {
-            found.extend(self.filed(&bucket)?.cloned());
-        }
-        Some(found)
-    }
-}
-
-fn remove_from<K: Ord, I: Ord>(map: &mut BTreeMap<K, BTreeSet<I>>, key: &K, id: &I) {
-    if let Some(ids) = map.get_mut(key) {
-        ids.remove(id);
-        if ids.is_empty() {
-            map.remove(key);
-        }
     }
 }

@@ -1,25 +1,50 @@
 //! Warnings that need more than one resource: where users get hurt although every file is valid.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::effective::{policy_selector, side_selectors};
-use super::endpoints;
-use super::index::{LabelIndex, LabelMap};
-use super::model::{Direction, HostPolicy, TierBlock};
-use super::rules::DEFAULT_ALLOW;
-use crate::api::{Entity, Issue, Kind, Policy, Port, Protocol, Resource, Rule, Severity, Spec};
+use super::Calculator;
+use super::effective::policy_selector;
+use super::facts;
+use super::holders::Holders;
+use super::model::{Direction, HostEp, HostPolicy, Rule, RuleLists, SetId, TierBlock};
+use super::policies::predefined;
+use super::rules::{self, DEFAULT_ALLOW};
+use super::sets::Sets;
+use crate::api::{Issue, Kind, Origin, Resource, ResourceId, Severity, Spec};
 use crate::selector::Selector;
 
 /// What is worth a warning whatever host the resources are read on.
 pub fn lint_resources(resources: &[Resource]) -> Vec<Issue> {
-    let mut holders = Holders::of(resources);
-    let mut issues = Vec::new();
+    let (mut holders, mut sets) = (Holders::default(), Sets::default());
     for resource in resources {
-        if let Spec::Policy(spec) = &resource.spec {
-            lint_policy(resource, spec, &mut holders, &mut issues);
+        if let Spec::Profile(profile) = &resource.spec {
+            holders.set_profile(&resource.id.name, Some(profile.clone()));
         }
     }
-    issues
+    let is_holder = |r: &&Resource| {
+        matches!(
+            r.spec,
+            Spec::HostEndpoint(_) | Spec::WorkloadEndpoint(_) | Spec::NetworkSet(_)
+        )
+    };
+    for resource in resources.iter().filter(is_holder) {
+        let holder = holders.make(resource);
+        holders.add(&resource.id, holder);
+    }
+    let mut policies = Vec::new();
+    for resource in resources {
+        if let Spec::Policy(policy) = &resource.spec {
+            let id = Arc::new(resource.id.clone());
+            let rules = rules::policy_rules(&id, &resource.origin, policy, &mut sets);
+            policies.push((rules.lists, policy_selector(&id, policy)));
+        }
+    }
+    let mut lint = Lint::new(&holders, &sets, names(resources, Kind::Tier));
+    for (lists, selector) in &policies {
+        lint.policy(lists, selector);
+    }
+    lint.issues
 }
 
 /// What is worth a warning about the endpoints of one host.
@@ -27,7 +52,37 @@ pub fn lint_host(resources: &[Resource], policy: &HostPolicy) -> Vec<Issue> {
     let mut issues = Vec::new();
     let profiles = names(resources, Kind::Profile);
     for resource in resources {
-        lint_endpoint(resource, &profiles, policy, &mut issues);
+        if facts::node(resource) == Some(policy.node.as_str()) {
+            let owner = Owner {
+                id: &resource.id,
+                origin: &resource.origin,
+            };
+            let exists = |name: &str| profiles.contains(name);
+            lint_profiles(owner, facts::profiles(resource), exists, &mut issues);
+            lint_endpoint(owner, policy, &mut issues);
+        }
+    }
+    issues
+}
+
+/// Both for what a calculator keeps. Costs work in proportion to its policies and local endpoints.
+pub(super) fn lint_all(calculator: &Calculator) -> Vec<Issue> {
+    let tiers = calculator.tiers.keys().map(String::as_str).collect();
+    let mut lint = Lint::new(&calculator.holders, &calculator.sets, tiers);
+    for entry in calculator.policies.iter() {
+        if let Some(rules) = &entry.rules {
+            lint.policy(&rules.lists, &entry.selector);
+        }
+    }
+    let mut issues = lint.issues;
+    for (id, local) in &calculator.locals {
+        let owner = Owner {
+            id,
+            origin: &local.origin,
+        };
+        let exists = |name: &str| calculator.profiles.contains_key(name);
+        lint_profiles(owner, local.spec.profiles(), exists, &mut issues);
+        lint_endpoint(owner, calculator.live.policy(), &mut issues);
     }
     issues
 }
@@ -38,237 +93,175 @@ fn names(resources: &[Resource], kind: Kind) -> BTreeSet<&str> {
     of_kind.map(|r| r.id.name.as_str()).collect()
 }
 
-/// Things with labels, and what is known of the selectors that were tried on them.
-#[derive(Default)]
-struct Labelled {
-    labels: Vec<LabelMap>,
-    index: LabelIndex<usize>,
-    tried: BTreeMap<String, bool>,
+/// The resource that a warning is about.
+#[derive(Clone, Copy)]
+struct Owner<'a> {
+    id: &'a ResourceId,
+    origin: &'a Origin,
 }
 
-impl Labelled {
-    fn add(&mut self, labels: LabelMap) {
-        self.index.insert(&self.labels.len(), &labels);
-        self.labels.push(labels);
-    }
-
-    fn has_match(&mut self, selector: &Selector) -> bool {
-        if let Some(known) = self.tried.get(selector.canonical()) {
-            return *known;
+impl Owner<'_> {
+    fn warn(self, line: u32, path: &str, value: Option<&str>, message: &str) -> Issue {
+        Issue {
+            severity: Severity::Warning,
+            file: self.origin.file.to_string(),
+            line,
+            column: 1,
+            object: Some(self.id.clone()),
+            path: path.to_owned(),
+            value: value.map(str::to_owned),
+            message: message.to_owned(),
+            help: None,
         }
-        let labels = &self.labels;
-        let found = self
-            .index
-            .any(selector, |i| selector.matches(&labels[*i]))
-            .unwrap_or_else(|| labels.iter().any(|l| selector.matches(l)));
-        self.tried.insert(selector.canonical().to_owned(), found);
-        found
     }
 }
 
-/// What policies and rules refer to.
-struct Holders<'a> {
+/// What policies and rules refer to, and what was found so far.
+struct Lint<'a> {
+    holders: &'a Holders,
+    sets: &'a Sets,
     tiers: BTreeSet<&'a str>,
-    endpoints: Labelled,
-    /// Endpoints and network sets: everything that rules can select.
-    all: Labelled,
-    /// Named ports of endpoints that have addresses; without one a port is nowhere.
-    ports: BTreeSet<(String, Protocol)>,
+    /// Whether the selectors that were tried match anything: many rules have the same.
+    tried: BTreeMap<Selector, bool>,
+    issues: Vec<Issue>,
 }
 
-impl Holders<'_> {
-    fn of(resources: &[Resource]) -> Holders<'_> {
-        let by_id = resources
-            .iter()
-            .map(|r| (r.id.clone(), r.clone()))
-            .collect();
-        let mut holders = Holders {
-            tiers: names(resources, Kind::Tier),
-            endpoints: Labelled::default(),
-            all: Labelled::default(),
-            ports: BTreeSet::new(),
+impl<'a> Lint<'a> {
+    fn new(holders: &'a Holders, sets: &'a Sets, tiers: BTreeSet<&'a str>) -> Lint<'a> {
+        Lint {
+            holders,
+            sets,
+            tiers,
+            tried: BTreeMap::new(),
+            issues: Vec::new(),
+        }
+    }
+
+    fn policy(&mut self, lists: &RuleLists, selector: &Selector) {
+        let owner = Owner {
+            id: &lists.id,
+            origin: &lists.origin,
         };
-        for resource in resources {
-            let is_endpoint = matches!(
-                resource.spec,
-                Spec::HostEndpoint(_) | Spec::WorkloadEndpoint(_)
-            );
-            if is_endpoint || matches!(resource.spec, Spec::NetworkSet(_)) {
-                let labels =
-                    endpoints::labels(resource, |name| endpoints::profile_labels(&by_id, name));
-                if is_endpoint {
-                    holders.endpoints.add(labels.clone());
-                    holders.add_ports(resource);
+        let line = lists.origin.line;
+        let tier = lists.tier.as_str();
+        if predefined(tier).is_none() && !self.tiers.contains(tier) {
+            let message = "no such tier: the policy is enforced after all tiers, and what it does not decide is denied";
+            let issue = owner.warn(line, "spec.tier", Some(tier), message);
+            self.issues.push(issue);
+        }
+        if !self.holders.any_match(selector, true) {
+            let message = "selects no endpoint in these files";
+            let value = Some(selector.canonical());
+            let issue = owner.warn(line, "spec.selector", value, message);
+            self.issues.push(issue);
+        }
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for rule in lists.rules(direction) {
+                self.rule(owner, rule, direction);
+            }
+        }
+    }
+
+    fn rule(&mut self, owner: Owner<'_>, rule: &Rule, direction: Direction) {
+        for (side, name) in [(&rule.source, "source"), (&rule.destination, "destination")] {
+            let path = format!("spec.{}[{}].{name}", direction.word(), rule.index);
+            for id in &side.sets {
+                self.set(owner, rule, id, &path);
+            }
+            for (ports, field) in [(&side.named, "ports"), (&side.not_named, "notPorts")] {
+                for id in ports {
+                    self.port(owner, rule, id, &format!("{path}.{field}"));
                 }
-                holders.all.add(labels);
-            }
-        }
-        holders
-    }
-
-    fn add_ports(&mut self, resource: &Resource) {
-        let (nets, ports) = endpoints::contribution(resource);
-        if !nets.is_empty() {
-            self.ports
-                .extend(ports.into_iter().map(|p| (p.name, p.protocol)));
-        }
-    }
-
-    fn has_port(&self, name: &str, protocol: Option<Protocol>) -> bool {
-        self.ports
-            .iter()
-            .any(|(n, p)| n == name && protocol.is_none_or(|wanted| wanted == *p))
-    }
-}
-
-fn lint_policy(
-    resource: &Resource,
-    policy: &Policy,
-    holders: &mut Holders<'_>,
-    issues: &mut Vec<Issue>,
-) {
-    let is_predefined = matches!(
-        policy.tier.as_str(),
-        "default" | "kube-admin" | "kube-baseline"
-    );
-    if !is_predefined && !holders.tiers.contains(policy.tier.as_str()) {
-        let message = "no such tier: the policy is enforced after all tiers, and what it does not decide is denied";
-        issues.push(warn(
-            resource,
-            resource.origin.line,
-            "spec.tier",
-            Some(&policy.tier),
-            message,
-        ));
-    }
-    let selector = policy_selector(&resource.id, policy);
-    if !holders.endpoints.has_match(&selector) {
-        let value = Some(selector.canonical());
-        issues.push(warn(
-            resource,
-            resource.origin.line,
-            "spec.selector",
-            value,
-            "selects no endpoint in these files",
-        ));
-    }
-    for (list, direction) in [(&policy.ingress, "ingress"), (&policy.egress, "egress")] {
-        for (i, rule) in list.iter().enumerate() {
-            for (side, name) in [(&rule.source, "source"), (&rule.destination, "destination")] {
-                let path = format!("spec.{direction}[{i}].{name}");
-                lint_side(resource, rule, side, &path, holders, issues);
             }
         }
     }
-}
 
-fn lint_side(
-    resource: &Resource,
-    rule: &Rule,
-    side: &Entity,
-    path: &str,
-    holders: &mut Holders<'_>,
-    issues: &mut Vec<Issue>,
-) {
-    let positive = side_selectors(&resource.id, side).positive;
-    if let Some(selector) = positive.filter(|s| !holders.all.has_match(s)) {
-        let message = "selects no endpoint and no network set: the rule matches nothing";
-        issues.push(warn(
-            resource,
-            rule.line,
-            path,
-            Some(selector.canonical()),
-            message,
-        ));
+    fn set(&mut self, owner: Owner<'_>, rule: &Rule, id: &SetId, path: &str) {
+        let Some(selector) = self.sets.selector(id) else {
+            return;
+        };
+        let known = self.tried.get(selector).copied();
+        let found = known.unwrap_or_else(|| self.holders.any_match(selector, false));
+        if known.is_none() {
+            self.tried.insert(selector.clone(), found);
+        }
+        if !found {
+            let message = "selects no endpoint and no network set: the rule matches nothing";
+            let value = Some(selector.canonical());
+            let issue = owner.warn(rule.line, path, value, message);
+            self.issues.push(issue);
+        }
     }
-    for (ports, field) in [(&side.ports, "ports"), (&side.not_ports, "notPorts")] {
-        for name in ports.iter().filter_map(named) {
-            if !holders.has_port(name, rule.protocol) {
-                let message = "no endpoint with addresses has a port of this name and protocol: it has no effect";
-                let path = format!("{path}.{field}");
-                issues.push(warn(resource, rule.line, &path, Some(name), message));
-            }
+
+    fn port(&mut self, owner: Owner<'_>, rule: &Rule, id: &SetId, path: &str) {
+        let SetId::NamedPort { port, protocol, .. } = id else {
+            return;
+        };
+        if !self.holders.any_port(port, *protocol) {
+            let message =
+                "no endpoint with addresses has a port of this name and protocol: it has no effect";
+            let issue = owner.warn(rule.line, path, Some(port), message);
+            self.issues.push(issue);
         }
     }
 }
 
-fn named(port: &Port) -> Option<&str> {
-    match port {
-        Port::Named(name) => Some(name),
-        Port::Range(_) => None,
+fn lint_profiles(
+    owner: Owner<'_>,
+    profiles: &[String],
+    exists: impl Fn(&str) -> bool,
+    issues: &mut Vec<Issue>,
+) {
+    let is_missing = |name: &&String| !exists(name) && *name != DEFAULT_ALLOW;
+    for name in profiles.iter().filter(is_missing) {
+        let message = "no such profile: it denies everything until it exists";
+        let line = owner.origin.line;
+        issues.push(owner.warn(line, "spec.profiles", Some(name), message));
     }
 }
 
-fn lint_endpoint(
-    resource: &Resource,
-    known_profiles: &BTreeSet<&str>,
-    policy: &HostPolicy,
-    issues: &mut Vec<Issue>,
-) {
-    let line = resource.origin.line;
-    let is_local = endpoints::node(resource) == Some(policy.node.as_str());
-    if !is_local {
-        return;
-    }
-    for name in endpoints::profiles(resource) {
-        let exists = known_profiles.contains(name.as_str());
-        if !exists && name != DEFAULT_ALLOW {
-            let message = "no such profile: it denies everything until it exists";
-            issues.push(warn(resource, line, "spec.profiles", Some(name), message));
-        }
-    }
-    let Some(ep) = policy
-        .endpoints
-        .get(&resource.id.name)
-        .filter(|_| resource.id.kind == Kind::HostEndpoint)
-    else {
+fn lint_endpoint(owner: Owner<'_>, policy: &HostPolicy, issues: &mut Vec<Issue>) {
+    let endpoint = policy.endpoints.get(&owner.id.name);
+    let Some(ep) = endpoint.filter(|_| owner.id.kind == Kind::HostEndpoint) else {
         return;
     };
-    let has = |direction: Direction| {
-        let active = |t: &TierBlock| !t.policies(direction).is_empty();
-        ep.tiers.values().flatten().any(active)
+    let mut add = |path: &str, message: &str| {
+        issues.push(owner.warn(owner.origin.line, path, None, message));
     };
-    if ep.profiles.is_empty() && !has(Direction::Ingress) && !has(Direction::Egress) {
-        let message =
-            "no policy and no profile: everything but failsafes is denied in both directions";
-        issues.push(warn(resource, line, "spec", None, message));
+    let has = |direction: Direction| has_policy(ep, direction);
+    let both = [Direction::Ingress, Direction::Egress];
+    if ep.profiles.is_empty() && !both.into_iter().any(has) {
+        add(
+            "spec",
+            "no policy and no profile: everything but failsafes is denied in both directions",
+        );
     } else if ep.profiles.is_empty() {
-        for direction in [Direction::Ingress, Direction::Egress]
-            .into_iter()
-            .filter(|d| !has(*d))
-        {
-            let message = format!(
-                "no {} policy and no profile: all {0} but failsafes is denied",
-                direction.word()
+        for direction in both.into_iter().filter(|d| !has(*d)) {
+            let word = direction.word();
+            add(
+                "spec",
+                &format!("no {word} policy and no profile: all {word} but failsafes is denied"),
             );
-            issues.push(warn(resource, line, "spec", None, &message));
         }
     }
     if ep.attach.is_empty() {
-        let message = "governs nothing here: another endpoint with a lower name has its interface, or the interface is a workload's or excluded";
-        issues.push(warn(resource, line, "spec.interfaceName", None, message));
+        add(
+            "spec.interfaceName",
+            "governs nothing here: another endpoint with a lower name has its interface, or the interface is a workload's or excluded",
+        );
     }
 }
 
-fn warn(resource: &Resource, line: u32, path: &str, value: Option<&str>, message: &str) -> Issue {
-    Issue {
-        severity: Severity::Warning,
-        file: resource.origin.file.to_string(),
-        line,
-        column: 1,
-        object: Some(resource.id.clone()),
-        path: path.to_owned(),
-        value: value.map(str::to_owned),
-        message: message.to_owned(),
-        help: None,
-    }
+fn has_policy(endpoint: &HostEp, direction: Direction) -> bool {
+    let active = |tier: &TierBlock| !tier.policies(direction).is_empty();
+    endpoint.tiers.values().flatten().any(active)
 }
 
 /// Names of nodes that endpoints in these resources belong to.
 pub fn nodes(resources: &[Resource]) -> BTreeSet<String> {
     resources
         .iter()
-        .filter_map(endpoints::node)
+        .filter_map(facts::node)
         .map(str::to_owned)
         .collect()
 }

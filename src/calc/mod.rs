@@ -1,16 +1,25 @@
 //! Store to host policy, incrementally.
 //!
 //! An update costs work in proportion to what it touches: label indexes lead from a changed label to the selectors and from a
-//! changed selector to the endpoints; only policies that select an endpoint of this host are turned into rules, and only
-//! sets that those rules use have members.
+//! changed selector to the endpoints; only policies that select an endpoint of this host have their rules in the host policy,
+//! and only sets that those rules use have members. Of endpoints of other hosts, of which there may be a hundred thousand,
+//! only labels and addresses are kept, as numbers where they repeat.
 
 mod attach;
 mod changes;
 mod effective;
 mod endpoints;
+mod facts;
+mod holders;
 mod index;
+mod labels;
 mod lint;
+mod live;
 mod model;
+mod policies;
+mod pool;
+mod posting;
+mod profiles;
 mod rules;
 mod sets;
 
@@ -23,12 +32,16 @@ pub use lint::{lint_host, lint_resources, nodes};
 pub use model::*;
 pub use rules::DEFAULT_ALLOW;
 
-use crate::api::{Kind, Resource, ResourceId, Spec};
+use crate::api::{Issue, Kind, Origin, Profile, Resource, ResourceId, Spec, Tier};
 use crate::config::Settings;
 use crate::dataplane::links::Links;
-use index::{LabelMap, SelectorIndex};
-use rules::ActiveRules;
-use sets::{Holder, SetIndex};
+use endpoints::Local;
+use holders::{Holder, Holders};
+use live::Live;
+use policies::Policies;
+use posting::HolderId;
+use profiles::ActiveProfile;
+use sets::Sets;
 
 /// What the calculator must know of the host besides resources.
 #[derive(Clone, Debug, Default)]
@@ -39,28 +52,30 @@ pub struct Host {
     pub links: Links,
 }
 
-/// The incremental calculator. Feed it changes, then ask for the host policy.
+/// The incremental calculator. Feed it changes, then ask for the host policy and what changed in it.
 #[derive(Debug)]
 pub struct Calculator {
-    host: Host,
-    options: Options,
+    links: Links,
     exclude: Vec<String>,
-    resources: BTreeMap<ResourceId, Resource>,
-    /// Endpoints by the profiles whose labels they inherit.
-    profile_users: BTreeMap<String, BTreeSet<ResourceId>>,
-    sets: SetIndex,
-    /// Effective selectors of enforced and staged policies.
-    selectors: SelectorIndex<ResourceId>,
-    /// Labels of this host's endpoints.
-    local: BTreeMap<ResourceId, LabelMap>,
-    /// Policies (staged ones too) that select each local endpoint.
-    selected: BTreeMap<ResourceId, BTreeSet<ResourceId>>,
-    /// Local endpoints that each policy selects.
-    selects: BTreeMap<ResourceId, BTreeSet<ResourceId>>,
-    active_policies: BTreeMap<ResourceId, ActiveRules>,
-    active_profiles: BTreeMap<String, ActiveRules>,
-    /// Finished endpoints, until something about them changes.
-    finished: BTreeMap<ResourceId, endpoints::Finished>,
+    holders: Holders,
+    sets: Sets,
+    tiers: BTreeMap<String, Tier>,
+    policies: Policies,
+    profiles: BTreeMap<String, (Arc<Profile>, Origin)>,
+    /// Those that local endpoints list.
+    active_profiles: BTreeMap<String, ActiveProfile>,
+    /// Endpoints of this host.
+    locals: BTreeMap<ResourceId, Local>,
+    /// Local endpoints that must be calculated again, or are gone.
+    unfinished: BTreeSet<ResourceId>,
+    /// What each local host endpoint governs.
+    attachments: BTreeMap<String, Attachment>,
+    /// Whether that must be found again.
+    attach_again: bool,
+    /// Kept up to date, but for endpoints that are unfinished.
+    live: Live,
+    /// Until something changes.
+    warnings: Option<Arc<[Issue]>>,
 }
 
 /// One load: the host policy of these resources. What any order of updates to a [`Calculator`] must end in.
@@ -76,303 +91,169 @@ impl Calculator {
     /// A calculator without resources.
     pub fn new(host: Host, settings: &Settings) -> Calculator {
         Calculator {
-            host,
-            options: attach::options(settings),
+            links: host.links,
             exclude: settings.interface_exclude.clone(),
-            resources: BTreeMap::new(),
-            profile_users: BTreeMap::new(),
-            sets: SetIndex::default(),
-            selectors: SelectorIndex::default(),
-            local: BTreeMap::new(),
-            selected: BTreeMap::new(),
-            selects: BTreeMap::new(),
-            active_policies: BTreeMap::new(),
+            holders: Holders::default(),
+            sets: Sets::default(),
+            tiers: BTreeMap::new(),
+            policies: Policies::default(),
+            profiles: BTreeMap::new(),
             active_profiles: BTreeMap::new(),
-            finished: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            unfinished: BTreeSet::new(),
+            attachments: BTreeMap::new(),
+            attach_again: false,
+            live: Live::new(host.node, attach::options(settings)),
+            warnings: None,
         }
     }
 
     /// New interfaces or addresses.
     pub fn set_links(&mut self, links: Links) {
-        self.host.links = links;
+        self.attach_again |= self.links != links;
+        self.links = links;
     }
 
     /// New settings. The node name cannot change: make a new calculator.
     pub fn set_settings(&mut self, settings: &Settings) {
-        self.options = attach::options(settings);
+        self.live.set_options(attach::options(settings));
         self.exclude = settings.interface_exclude.clone();
+        self.attach_again = true;
     }
 
     /// A resource was created or changed.
     pub fn upsert(&mut self, resource: &Resource) {
-        let old = self.resources.insert(resource.id.clone(), resource.clone());
+        self.warnings = None;
+        let id = &resource.id;
         match &resource.spec {
             Spec::HostEndpoint(_) | Spec::WorkloadEndpoint(_) | Spec::NetworkSet(_) => {
-                if let Some(old) = old {
-                    self.unlink_profiles(&old);
-                }
-                self.link_profiles(resource);
-                self.refresh_holder(&resource.id);
+                self.upsert_holder(resource);
             }
-            Spec::Profile(_) => self.profile_changed(&resource.id.name),
-            Spec::Policy(_) | Spec::Staged(..) => self.policy_changed(&resource.id),
-            Spec::Tier(_) => self.finished.clear(),
+            Spec::Profile(profile) => {
+                let new = (profile.clone(), resource.origin.clone());
+                self.set_profile(&id.name, Some(new));
+            }
+            Spec::Policy(policy) | Spec::Staged(_, Some(policy)) => {
+                self.upsert_policy(resource, policy);
+            }
+            Spec::Staged(_, None) => self.delete_policy(id),
+            Spec::Tier(tier) => self.set_tier(&id.name, Some(*tier)),
             Spec::FelixConfiguration(_) | Spec::Other => {}
         }
     }
 
-    /// A resource was deleted.
+    /// A resource was deleted. Unknown ones are fine.
     pub fn delete(&mut self, id: &ResourceId) {
-        let Some(old) = self.resources.remove(id) else {
-            return;
-        };
-        match &old.spec {
-            Spec::HostEndpoint(_) | Spec::WorkloadEndpoint(_) | Spec::NetworkSet(_) => {
-                self.unlink_profiles(&old);
-                self.refresh_holder(id);
-            }
-            Spec::Profile(_) => self.profile_changed(&id.name),
-            Spec::Policy(_) | Spec::Staged(..) => self.policy_changed(id),
-            Spec::Tier(_) => self.finished.clear(),
-            Spec::FelixConfiguration(_) | Spec::Other => {}
+        self.warnings = None;
+        match id.kind {
+            Kind::HostEndpoint
+            | Kind::WorkloadEndpoint
+            | Kind::NetworkSet
+            | Kind::GlobalNetworkSet => self.delete_holder(id),
+            Kind::Profile => self.set_profile(&id.name, None),
+            Kind::Tier => self.set_tier(&id.name, None),
+            // Of other kinds nothing is kept, so nothing is found.
+            _ => self.delete_policy(id),
         }
     }
 
     /// The host policy of everything said so far.
+    pub fn policy(&mut self) -> &HostPolicy {
+        self.finish_endpoints();
+        self.live.policy()
+    }
+
+    /// What changed in the host policy since this was last asked; at first, everything.
+    pub fn flush(&mut self) -> HostChanges {
+        self.finish_endpoints();
+        self.live.take_changes()
+    }
+
+    /// A copy of the host policy, which shares what is large.
+    ///
+    /// As long as it is kept, the next change of each IP set copies that set.
     pub fn host_policy(&mut self) -> HostPolicy {
-        let (endpoints, workloads) = self.finish_endpoints();
-        HostPolicy {
-            node: self.host.node.clone(),
-            endpoints,
-            workloads,
-            policies: self
-                .active_policies
-                .iter()
-                .map(|(id, a)| (id.clone(), a.lists.clone()))
-                .collect(),
-            profiles: self
-                .active_profiles
-                .iter()
-                .map(|(name, a)| (name.clone(), a.lists.clone()))
-                .collect(),
-            sets: self.sets.finished(),
-            options: self.options.clone(),
+        self.policy().clone()
+    }
+
+    /// The labels of an endpoint or network set after inheritance, for reports.
+    pub fn labels(&self, id: &ResourceId) -> Option<BTreeMap<String, String>> {
+        let holder = self.holders.get(self.holders.find(id)?)?;
+        let view = self.holders.labels(holder);
+        let label = |label| (view.table.name(label), view.table.value(label));
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        Some(view.iter().map(label).map(owned).collect())
+    }
+
+    /// Takes these as the members of their IP sets until [`Calculator::settle`], although the endpoints and network sets that
+    /// they come from are not known yet.
+    pub fn assume_sets(&mut self, members: BTreeMap<SetId, IpSet>) {
+        self.sets.assume(members, &mut self.live);
+    }
+
+    /// Whether members of IP sets are still assumed ones.
+    pub fn sets_assumed(&self) -> bool {
+        self.sets.is_assumed()
+    }
+
+    /// All endpoints and network sets are known: from now on IP sets are what these say.
+    pub fn settle(&mut self) {
+        self.sets.settle(&mut self.live);
+    }
+
+    /// The IP sets in use with their members, to be assumed at the next start.
+    pub fn export_sets(&self) -> impl Iterator<Item = (&SetId, &IpSet)> {
+        let sets = self.live.policy().sets.iter();
+        sets.map(|(id, members)| (id, &**members))
+    }
+
+    /// What is worth a warning about the policies and about the endpoints of this host.
+    pub fn lint(&mut self) -> Arc<[Issue]> {
+        if let Some(known) = &self.warnings {
+            return known.clone();
         }
+        self.finish_endpoints();
+        let issues: Arc<[Issue]> = lint::lint_all(self).into();
+        self.warnings = Some(issues.clone());
+        issues
     }
 
-    /// The labels of a local endpoint after inheritance, for reports.
-    pub fn labels(&self, id: &ResourceId) -> Option<&BTreeMap<String, String>> {
-        self.local.get(id)
-    }
-
-    fn link_profiles(&mut self, resource: &Resource) {
-        for name in endpoints::parents(resource) {
-            self.profile_users
-                .entry(name)
-                .or_default()
-                .insert(resource.id.clone());
-        }
-    }
-
-    fn unlink_profiles(&mut self, resource: &Resource) {
-        for name in endpoints::parents(resource) {
-            if let Some(users) = self.profile_users.get_mut(&name) {
-                users.remove(&resource.id);
-                if users.is_empty() {
-                    self.profile_users.remove(&name);
-                }
+    fn upsert_holder(&mut self, resource: &Resource) {
+        let new = self.holders.make(resource);
+        let number = match self.holders.find(&resource.id) {
+            Some(number) => {
+                self.exchange_holder(number, new);
+                number
             }
-        }
+            None => {
+                let (sets, live) = (&mut self.sets, &mut self.live);
+                sets.move_holder(None, Some(&new), &self.holders, live);
+                self.holders.add(&resource.id, new)
+            }
+        };
+        self.refresh_local(resource, number);
     }
 
-    /// Labels, addresses or existence of an endpoint or network set changed.
-    fn refresh_holder(&mut self, id: &ResourceId) {
-        self.finished.remove(id);
-        let Some(resource) = self.resources.get(id) else {
-            self.sets.set_holder(id, None);
-            self.local.remove(id);
-            self.select(id, BTreeSet::new());
-            self.refresh_profiles();
+    fn delete_holder(&mut self, id: &ResourceId) {
+        self.remove_local(id);
+        let number = self.holders.find(id);
+        let Some(old) = number.and_then(|number| self.holders.get(number)) else {
             return;
         };
-        let labels = endpoints::labels(resource, |name| {
-            endpoints::profile_labels(&self.resources, name)
-        });
-        let (nets, ports) = endpoints::contribution(resource);
-        let is_local = endpoints::node(resource) == Some(self.host.node.as_str());
-        self.sets.set_holder(
-            id,
-            Some(Holder {
-                labels: labels.clone(),
-                nets,
-                ports,
-            }),
-        );
-        if is_local {
-            let policies = self.selectors.matching(&labels);
-            self.local.insert(id.clone(), labels);
-            self.select(id, policies);
-        } else if self.local.remove(id).is_some() {
-            self.select(id, BTreeSet::new());
-        }
-        self.refresh_profiles();
+        let (sets, live) = (&mut self.sets, &mut self.live);
+        sets.move_holder(Some(old), None, &self.holders, live);
+        self.holders.remove(id);
     }
 
-    fn profile_changed(&mut self, name: &str) {
-        for id in self.profile_users.get(name).cloned().unwrap_or_default() {
-            self.refresh_holder(&id);
-        }
-        if let Some(old) = self.active_profiles.remove(name) {
-            self.release(&old);
-        }
-        self.refresh_profiles();
-    }
-
-    fn policy_changed(&mut self, id: &ResourceId) {
-        if let Some(old) = self.active_policies.remove(id) {
-            self.release(&old);
-        }
-        let selector = match self.resources.get(id).map(|r| &r.spec) {
-            Some(Spec::Policy(p) | Spec::Staged(_, Some(p))) => Some(policy_selector(id, p)),
-            _ => None,
-        };
-        match &selector {
-            Some(selector) => self.selectors.insert(id.clone(), selector.clone()),
-            None => self.selectors.remove(id),
-        }
-        let locals: Vec<ResourceId> = self.local.keys().cloned().collect();
-        for endpoint in locals {
-            let is_match = selector
-                .as_ref()
-                .is_some_and(|s| s.matches(&self.local[&endpoint]));
-            self.match_one(&endpoint, id, is_match);
-        }
-        self.activate(id);
-    }
-
-    /// Sets the policies that select an endpoint.
-    fn select(&mut self, endpoint: &ResourceId, policies: BTreeSet<ResourceId>) {
-        let old = self.selected.get(endpoint).cloned().unwrap_or_default();
-        for policy in old
-            .symmetric_difference(&policies)
-            .cloned()
-            .collect::<Vec<_>>()
-        {
-            self.match_one(endpoint, &policy, policies.contains(&policy));
-            self.activate(&policy);
-        }
-    }
-
-    fn match_one(&mut self, endpoint: &ResourceId, policy: &ResourceId, is_match: bool) {
-        let policies = self.selected.entry(endpoint.clone()).or_default();
-        let changed = if is_match {
-            policies.insert(policy.clone())
-        } else {
-            policies.remove(policy)
-        };
-        // A policy that still matches may have another tier, order or direction.
-        if changed || is_match {
-            self.finished.remove(endpoint);
-        }
-        if policies.is_empty() {
-            self.selected.remove(endpoint);
-        }
-        let endpoints = self.selects.entry(policy.clone()).or_default();
-        if is_match {
-            endpoints.insert(endpoint.clone());
-        } else {
-            endpoints.remove(endpoint);
-        }
-        if endpoints.is_empty() {
-            self.selects.remove(policy);
-        }
-    }
-
-    /// Gives a policy its rules when it selects a local endpoint, takes them when it selects none.
-    fn activate(&mut self, id: &ResourceId) {
-        let wanted = self.selects.contains_key(id)
-            && matches!(id.kind, Kind::GlobalNetworkPolicy | Kind::NetworkPolicy);
-        if !wanted {
-            if let Some(old) = self.active_policies.remove(id) {
-                self.release(&old);
-            }
+    /// Puts a holder in the place of another, and follows it in every set.
+    fn exchange_holder(&mut self, number: HolderId, new: Holder) {
+        let old = self.holders.get(number);
+        if old == Some(&new) {
+            self.holders.drop_holder(new);
             return;
         }
-        if self.active_policies.contains_key(id) {
-            return;
-        }
-        let Some(Resource {
-            spec: Spec::Policy(policy),
-            origin,
-            ..
-        }) = self.resources.get(id)
-        else {
-            return;
-        };
-        let (lists, used) = rules::policy_rules(id, origin, policy);
-        let active = ActiveRules {
-            lists: Arc::new(lists),
-            used,
-        };
-        self.acquire(&active);
-        self.active_policies.insert(id.clone(), active);
-    }
-
-    /// Keeps exactly the profiles active that local endpoints list.
-    fn refresh_profiles(&mut self) {
-        let wanted: BTreeSet<String> = self
-            .local
-            .keys()
-            .filter_map(|id| self.resources.get(id))
-            .flat_map(endpoints::profiles)
-            .cloned()
-            .collect();
-        let stale: Vec<String> = self
-            .active_profiles
-            .keys()
-            .filter(|n| !wanted.contains(*n))
-            .cloned()
-            .collect();
-        for name in stale {
-            if let Some(old) = self.active_profiles.remove(&name) {
-                self.release(&old);
-            }
-        }
-        for name in wanted {
-            if self.active_profiles.contains_key(&name) {
-                continue;
-            }
-            let id = ResourceId {
-                kind: Kind::Profile,
-                namespace: String::new(),
-                name: name.clone(),
-            };
-            let (lists, used) = match self.resources.get(&id) {
-                Some(Resource {
-                    spec: Spec::Profile(profile),
-                    origin,
-                    ..
-                }) => rules::profile_rules(&id, origin, profile),
-                _ => (rules::absent_profile(&name), rules::UsedSets::new()),
-            };
-            let active = ActiveRules {
-                lists: Arc::new(lists),
-                used,
-            };
-            self.acquire(&active);
-            self.active_profiles.insert(name, active);
-        }
-    }
-
-    fn acquire(&mut self, active: &ActiveRules) {
-        for (set, selector) in &active.used {
-            self.sets.acquire(set, selector);
-        }
-    }
-
-    fn release(&mut self, active: &ActiveRules) {
-        for (set, selector) in &active.used {
-            self.sets.release(set, selector);
-        }
+        let (sets, live) = (&mut self.sets, &mut self.live);
+        sets.move_holder(old, Some(&new), &self.holders, live);
+        self.holders.replace(number, new);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::changes::Member;
 use crate::api::{Action, Family, Icmp, Origin, PortRange, Protocol, ResourceId};
 pub use crate::config::Failsafe;
 
@@ -64,27 +65,79 @@ impl IpSet {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The empty set of the kind that an id stands for.
+    pub fn empty(id: &SetId) -> IpSet {
+        match id {
+            SetId::Selector(_) => IpSet::Nets(BTreeSet::new()),
+            SetId::NamedPort { .. } => IpSet::Ports(BTreeSet::new()),
+        }
+    }
+
+    /// All members in order.
+    pub fn members(&self) -> impl Iterator<Item = Member> + '_ {
+        let (nets, ports) = match self {
+            IpSet::Nets(nets) => (Some(nets), None),
+            IpSet::Ports(ports) => (None, Some(ports)),
+        };
+        let nets = nets.into_iter().flatten().map(|net| Member::Net(*net));
+        let ports = ports.into_iter().flatten();
+        nets.chain(ports.map(|(addr, protocol, port)| Member::Port(*addr, *protocol, *port)))
+    }
+
+    /// Whether exactly this is a member.
+    pub fn has(&self, member: Member) -> bool {
+        match (self, member) {
+            (IpSet::Nets(nets), Member::Net(net)) => nets.contains(&net),
+            (IpSet::Ports(ports), Member::Port(addr, protocol, port)) => {
+                ports.contains(&(addr, protocol, port))
+            }
+            _ => false,
+        }
+    }
+
+    /// Adds a member; false when it was there, or is of the other kind.
+    pub fn insert(&mut self, member: Member) -> bool {
+        match (self, member) {
+            (IpSet::Nets(nets), Member::Net(net)) => nets.insert(net),
+            (IpSet::Ports(ports), Member::Port(addr, protocol, port)) => {
+                ports.insert((addr, protocol, port))
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes a member out; false when it was not there.
+    pub fn remove(&mut self, member: Member) -> bool {
+        match (self, member) {
+            (IpSet::Nets(nets), Member::Net(net)) => nets.remove(&net),
+            (IpSet::Ports(ports), Member::Port(addr, protocol, port)) => {
+                ports.remove(&(addr, protocol, port))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// One side of a rule with its selectors resolved to IP sets. All populated fields must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Side {
     /// The address lies in one of these (when not empty).
-    pub nets: Vec<IpNet>,
+    pub nets: Box<[IpNet]>,
     /// The address lies in none of these.
-    pub not_nets: Vec<IpNet>,
+    pub not_nets: Box<[IpNet]>,
     /// The address is in each of these sets.
-    pub sets: Vec<SetId>,
+    pub sets: Box<[SetId]>,
     /// The address is in none of these sets.
-    pub not_sets: Vec<SetId>,
+    pub not_sets: Box<[SetId]>,
     /// The port is in one of these, or in one of `named` (when either is not empty).
-    pub ports: Vec<PortRange>,
+    pub ports: Box<[PortRange]>,
     /// See `ports`.
-    pub named: Vec<SetId>,
+    pub named: Box<[SetId]>,
     /// The port is in none of these.
-    pub not_ports: Vec<PortRange>,
+    pub not_ports: Box<[PortRange]>,
     /// Address and port are in none of these.
-    pub not_named: Vec<SetId>,
+    pub not_named: Box<[SetId]>,
 }
 
 impl Side {
@@ -92,9 +145,9 @@ impl Side {
     pub fn set_ids(&self) -> impl Iterator<Item = &SetId> {
         self.sets
             .iter()
-            .chain(&self.not_sets)
-            .chain(&self.named)
-            .chain(&self.not_named)
+            .chain(&self.not_sets[..])
+            .chain(&self.named[..])
+            .chain(&self.not_named[..])
     }
 }
 
@@ -122,7 +175,7 @@ pub struct Rule {
     /// Destination of the packet.
     pub destination: Side,
     /// Why the rule can match nothing on this host, if so (service without data, `http`).
-    pub never: Option<String>,
+    pub never: Option<Box<str>>,
     /// `metadata.annotations`, for comments.
     pub annotations: BTreeMap<String, String>,
 }
@@ -131,7 +184,7 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleLists {
     /// The resource.
-    pub id: ResourceId,
+    pub id: Arc<ResourceId>,
     /// Tier of a policy; empty for a profile.
     pub tier: String,
     /// Where it was read.
@@ -187,14 +240,14 @@ pub struct TierBlock {
     /// Whether a packet that no policy decided is denied at the end of the tier (else it goes on).
     pub default_deny: bool,
     /// Policies active for ingress.
-    pub ingress: Vec<ResourceId>,
+    pub ingress: Vec<Arc<ResourceId>>,
     /// Policies active for egress.
-    pub egress: Vec<ResourceId>,
+    pub egress: Vec<Arc<ResourceId>>,
 }
 
 impl TierBlock {
     /// The policies of one direction.
-    pub fn policies(&self, direction: Direction) -> &[ResourceId] {
+    pub fn policies(&self, direction: Direction) -> &[Arc<ResourceId>] {
         match direction {
             Direction::Ingress => &self.ingress,
             Direction::Egress => &self.egress,
@@ -259,7 +312,7 @@ pub struct HostEp {
     /// Profiles in order.
     pub profiles: Vec<String>,
     /// Staged policies that would select it, never enforced.
-    pub staged: Vec<ResourceId>,
+    pub staged: Vec<Arc<ResourceId>>,
 }
 
 impl HostEp {
@@ -283,7 +336,7 @@ pub struct WorkloadEp {
     /// Profiles in order.
     pub profiles: Vec<String>,
     /// Staged policies that would select it, never enforced.
-    pub staged: Vec<ResourceId>,
+    pub staged: Vec<Arc<ResourceId>>,
 }
 
 /// What happens to packets of a local workload for the host itself, after the workload's policy allowed them.
@@ -323,7 +376,7 @@ pub struct HostPolicy {
     pub workloads: BTreeMap<String, Arc<WorkloadEp>>,
     /// The policies that the endpoints refer to.
     #[serde(serialize_with = "values")]
-    pub policies: BTreeMap<ResourceId, Arc<RuleLists>>,
+    pub policies: BTreeMap<Arc<ResourceId>, Arc<RuleLists>>,
     /// The profiles that the endpoints refer to; missing ones are present and deny.
     pub profiles: BTreeMap<String, Arc<RuleLists>>,
     /// The IP sets that the rules refer to.

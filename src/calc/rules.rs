@@ -1,65 +1,103 @@
 //! Policy rules with their selectors turned into IP sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::effective::side_selectors;
 use super::model::{Rule, RuleLists, SetId, Side};
+use super::sets::{SetNumber, Sets};
 use crate::api::{
-    self, Action, Entity, Family, Kind, Origin, Policy, Port, Profile, Protocol, ResourceId,
+    self, Action, Entity, Family, Origin, Policy, Port, Profile, Protocol, ResourceId,
 };
 use crate::selector::Selector;
 
-/// The sets that rule lists use, with the selector that decides membership.
-pub type UsedSets = BTreeMap<SetId, Selector>;
-
-/// The rules of a policy, and the sets they use.
-pub fn policy_rules(id: &ResourceId, origin: &Origin, policy: &Policy) -> (RuleLists, UsedSets) {
-    let mut used = UsedSets::new();
-    // Rules of a direction that `types` does not list are inactive (facts 1.3).
-    let ingress = if policy.applies_ingress {
-        convert_all(id, &policy.ingress, &mut used)
-    } else {
-        Vec::new()
-    };
-    let egress = if policy.applies_egress {
-        convert_all(id, &policy.egress, &mut used)
-    } else {
-        Vec::new()
-    };
-    let lists = RuleLists {
-        id: id.clone(),
-        tier: policy.tier.clone(),
-        origin: origin.clone(),
-        ingress,
-        egress,
-    };
-    (lists, used)
+/// The rules of one resource and the sets that they name.
+#[derive(Debug)]
+pub struct Named {
+    /// Shared with the host policy when they are in force.
+    pub lists: Arc<RuleLists>,
+    /// Each once.
+    pub sets: Box<[SetNumber]>,
 }
 
-/// The rules of a profile, and the sets they use.
-pub fn profile_rules(id: &ResourceId, origin: &Origin, profile: &Profile) -> (RuleLists, UsedSets) {
-    let mut used = UsedSets::new();
-    let ingress = convert_all(id, &profile.ingress, &mut used);
-    let egress = convert_all(id, &profile.egress, &mut used);
-    (
-        RuleLists {
+/// Collects the sets that rules name.
+struct Namer<'a> {
+    owner: &'a ResourceId,
+    sets: &'a mut Sets,
+    named: BTreeSet<SetNumber>,
+}
+
+impl Namer<'_> {
+    /// The shared id of a set.
+    fn id(&mut self, id: SetId, selector: &Selector) -> SetId {
+        let number = self.sets.name(id, selector);
+        if !self.named.insert(number) {
+            self.sets.unname(number);
+        }
+        self.sets.id(number).clone()
+    }
+
+    fn selected(&mut self, selector: Option<Selector>) -> Box<[SetId]> {
+        let id = selector.map(|s| self.id(SetId::Selector(s.text()), &s));
+        id.into_iter().collect()
+    }
+}
+
+/// The rules of a policy.
+pub fn policy_rules(
+    id: &Arc<ResourceId>,
+    origin: &Origin,
+    policy: &Policy,
+    sets: &mut Sets,
+) -> Named {
+    // Rules of a direction that `types` does not list are inactive (facts 1.3).
+    let active = |applies: bool, rules| if applies { rules } else { &[][..] };
+    let ingress = active(policy.applies_ingress, &policy.ingress[..]);
+    let egress = active(policy.applies_egress, &policy.egress[..]);
+    named(id, &policy.tier, origin, [ingress, egress], sets)
+}
+
+/// The rules of a profile.
+pub fn profile_rules(
+    id: &Arc<ResourceId>,
+    origin: &Origin,
+    profile: &Profile,
+    sets: &mut Sets,
+) -> Named {
+    named(id, "", origin, [&profile.ingress, &profile.egress], sets)
+}
+
+fn named(
+    id: &Arc<ResourceId>,
+    tier: &str,
+    origin: &Origin,
+    directions: [&[api::Rule]; 2],
+    sets: &mut Sets,
+) -> Named {
+    let mut namer = Namer {
+        owner: id,
+        sets,
+        named: BTreeSet::new(),
+    };
+    let [ingress, egress] = directions.map(|rules| convert_all(rules, &mut namer));
+    Named {
+        sets: namer.named.into_iter().collect(),
+        lists: Arc::new(RuleLists {
             id: id.clone(),
-            tier: String::new(),
+            tier: tier.to_owned(),
             origin: origin.clone(),
             ingress,
             egress,
-        },
-        used,
-    )
+        }),
+    }
 }
 
 /// Name of the built-in profile that allows everything.
 pub const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
 
 /// A profile that is not in the store: the built-in one allows, any other denies both ways until it appears (facts 3.3).
-pub fn absent_profile(name: &str) -> RuleLists {
-    let action = if name == DEFAULT_ALLOW {
+pub fn absent_profile(id: &Arc<ResourceId>) -> Named {
+    let action = if id.name == DEFAULT_ALLOW {
         Action::Allow
     } else {
         Action::Deny
@@ -83,12 +121,8 @@ pub fn absent_profile(name: &str) -> RuleLists {
     } else {
         "missing profile"
     };
-    RuleLists {
-        id: ResourceId {
-            kind: Kind::Profile,
-            namespace: String::new(),
-            name: name.to_owned(),
-        },
+    let lists = RuleLists {
+        id: id.clone(),
         tier: String::new(),
         origin: Origin {
             file: file.into(),
@@ -96,18 +130,22 @@ pub fn absent_profile(name: &str) -> RuleLists {
         },
         ingress: vec![rule.clone()],
         egress: vec![rule],
+    };
+    Named {
+        lists: Arc::new(lists),
+        sets: Box::default(),
     }
 }
 
-fn convert_all(id: &ResourceId, rules: &[api::Rule], used: &mut UsedSets) -> Vec<Rule> {
+fn convert_all(rules: &[api::Rule], namer: &mut Namer<'_>) -> Vec<Rule> {
     rules
         .iter()
         .enumerate()
-        .map(|(index, rule)| convert(id, index, rule, used))
+        .map(|(index, rule)| convert(index, rule, namer))
         .collect()
 }
 
-fn convert(id: &ResourceId, index: usize, rule: &api::Rule, used: &mut UsedSets) -> Rule {
+fn convert(index: usize, rule: &api::Rule, namer: &mut Namer<'_>) -> Rule {
     // Prefixes of one family bind the whole rule to it, negated ones too (facts 4.7: a list that filtering by family leaves
     // empty omits the rule for that family).
     let nets = [
@@ -130,9 +168,9 @@ fn convert(id: &ResourceId, index: usize, rule: &api::Rule, used: &mut UsedSets)
         not_protocol: rule.not_protocol,
         icmp: rule.icmp,
         not_icmp: rule.not_icmp,
-        source: side(id, &rule.source, rule.protocol, used),
-        destination: side(id, &rule.destination, rule.protocol, used),
-        never: never(rule),
+        source: side(&rule.source, rule.protocol, namer),
+        destination: side(&rule.destination, rule.protocol, namer),
+        never: never(rule).map(Into::into),
         annotations: rule.annotations.clone(),
     }
 }
@@ -153,61 +191,49 @@ fn never(rule: &api::Rule) -> Option<String> {
     ))
 }
 
-fn side(id: &ResourceId, entity: &Entity, protocol: Option<Protocol>, used: &mut UsedSets) -> Side {
-    let selectors = side_selectors(id, entity);
-    let scope = selectors.positive.clone().unwrap_or_else(Selector::all);
-    let mut side = Side {
-        nets: entity.nets.clone(),
-        not_nets: entity.not_nets.clone(),
-        ..Side::default()
+fn side(entity: &Entity, protocol: Option<Protocol>, namer: &mut Namer<'_>) -> Side {
+    let selectors = side_selectors(namer.owner, entity);
+    let scope = selectors.positive.clone();
+    let mut named = |ports| named_ports(ports, scope.as_ref(), protocol, namer);
+    let (named, not_named) = (named(&entity.ports), named(&entity.not_ports));
+    Side {
+        nets: entity.nets.as_slice().into(),
+        not_nets: entity.not_nets.as_slice().into(),
+        sets: namer.selected(selectors.positive),
+        not_sets: namer.selected(selectors.negative),
+        ports: ranges(&entity.ports),
+        named,
+        not_ports: ranges(&entity.not_ports),
+        not_named,
+    }
+}
+
+fn ranges(ports: &[Port]) -> Box<[api::PortRange]> {
+    let range = |port: &Port| match port {
+        Port::Range(range) => Some(*range),
+        Port::Named(_) => None,
     };
-    if let Some(positive) = selectors.positive {
-        side.sets.push(selector_set(&positive, used));
-    }
-    if let Some(negative) = selectors.negative {
-        side.not_sets.push(selector_set(&negative, used));
-    }
-    (side.ports, side.named) = split_ports(&entity.ports, &scope, protocol, used);
-    (side.not_ports, side.not_named) = split_ports(&entity.not_ports, &scope, protocol, used);
-    side
+    ports.iter().filter_map(range).collect()
 }
 
-fn selector_set(selector: &Selector, used: &mut UsedSets) -> SetId {
-    let id = SetId::Selector(selector.canonical().into());
-    used.insert(id.clone(), selector.clone());
-    id
-}
-
-fn split_ports(
+/// The sets of the ports that are given by name, of the endpoints in scope or of all.
+fn named_ports(
     ports: &[Port],
-    scope: &Selector,
+    scope: Option<&Selector>,
     protocol: Option<Protocol>,
-    used: &mut UsedSets,
-) -> (Vec<api::PortRange>, Vec<SetId>) {
-    let mut ranges = Vec::new();
-    let mut named = Vec::new();
-    for port in ports {
-        match port {
-            Port::Range(range) => ranges.push(*range),
-            Port::Named(name) => {
-                let id = SetId::NamedPort {
-                    selector: scope.canonical().into(),
-                    protocol,
-                    port: name.as_str().into(),
-                };
-                used.insert(id.clone(), scope.clone());
-                named.push(id);
-            }
+    namer: &mut Namer<'_>,
+) -> Box<[SetId]> {
+    let set = |port: &Port| match port {
+        Port::Range(_) => None,
+        Port::Named(name) => {
+            let scope = scope.cloned().unwrap_or_else(Selector::all);
+            let id = SetId::NamedPort {
+                selector: scope.text(),
+                protocol,
+                port: name.as_str().into(),
+            };
+            Some(namer.id(id, &scope))
         }
-    }
-    (ranges, named)
-}
-
-/// Rule lists in use with the sets they hold.
-#[derive(Debug)]
-pub struct ActiveRules {
-    /// Shared with the host policy.
-    pub lists: Arc<RuleLists>,
-    /// To be released when the lists go.
-    pub used: UsedSets,
+    };
+    ports.iter().filter_map(set).collect()
 }

@@ -1,6 +1,6 @@
 //! From interfaces to the chains of endpoints.
 
-use super::Compiler;
+use super::builder::Builder;
 use super::ruleset::{End, KRule, Match, Target};
 use crate::api::Family;
 use crate::calc::{Category, Direction, HostEp};
@@ -14,7 +14,7 @@ pub(super) enum Workloads {
     Skipped,
 }
 
-impl Compiler<'_> {
+impl Builder<'_> {
     /// By exact interface to the chains of workloads; unknown workload interfaces are denied.
     pub(super) fn workload_dispatch(&mut self, direction: Direction) -> String {
         let name = match direction {

@@ -1,25 +1,26 @@
 //! The chain of one endpoint in one category and direction (facts 3.3), and the failsafes.
 
+use super::ALLOW_CHAIN;
+use super::builder::Builder;
 use super::names;
 use super::ruleset::{End, KRule, Match, Name, Table, Target};
-use super::{ALLOW_CHAIN, Compiler, PASS_CHAIN};
 use crate::api::{Family, Protocol};
-use crate::calc::{Category, Direction, Failsafe, HostEp, TierBlock, WorkloadEp};
+use crate::calc::{Category, Direction, Failsafe, HostEp, WorkloadEp};
 
 /// States of packets that belong to an accepted flow.
 pub(super) const KNOWN: &str = "RELATED,ESTABLISHED";
 
 /// What differs between the places where an endpoint's policy is evaluated.
-struct Place {
-    category: Category,
-    direction: Direction,
+pub(super) struct Place {
+    pub(super) category: Category,
+    pub(super) direction: Direction,
     /// What ends the chain for an accepted packet.
-    accepted: Target,
+    pub(super) accepted: Target,
     /// What happens to a packet of a known flow.
     known: Target,
 }
 
-impl Compiler<'_> {
+impl Builder<'_> {
     /// Makes the chain of a host endpoint and returns its name; `None` when the category has no policy there.
     pub(super) fn host_chain(
         &mut self,
@@ -40,7 +41,7 @@ impl Compiler<'_> {
         let name = names::chain(prefix, &ep.name);
         let place = self.place(category, direction);
         let mut rules = self.before_policy(&place, category != Category::Forward);
-        self.tiers(tiers, &place, &mut rules);
+        self.tiers(&name, tiers, &place, &mut rules);
         match category {
             Category::Normal => self.profiles(&ep.profiles, &place, &mut rules),
             Category::Forward if tiers.iter().all(|t| t.policies(direction).is_empty()) => {
@@ -74,7 +75,7 @@ impl Compiler<'_> {
         // The other end of a forwarded packet, and defaultEndpointToHostAction, come after this chain.
         place.accepted = Target::Return;
         let mut rules = self.before_policy(&place, false);
-        self.tiers(&ep.tiers, &place, &mut rules);
+        self.tiers(&name, &ep.tiers, &place, &mut rules);
         self.profiles(&ep.profiles, &place, &mut rules);
         self.put_chain(&name, rules);
         name
@@ -144,133 +145,6 @@ impl Compiler<'_> {
         )
     }
 
-    fn tiers(&mut self, tiers: &[TierBlock], place: &Place, rules: &mut Vec<KRule>) {
-        let mut pass_was_set = false;
-        for tier in tiers {
-            let policies = tier.policies(place.direction);
-            if policies.is_empty() {
-                continue;
-            }
-            if pass_was_set {
-                rules.push(KRule::new(
-                    vec![],
-                    Target::SetMark(0, self.marks.pass),
-                    format!("start of tier {}", tier.tier),
-                ));
-                pass_was_set = false;
-            }
-            for id in policies {
-                let Some(lists) = self.policy.policies.get(id).cloned() else {
-                    continue;
-                };
-                let can = self.jump_to_rules(&lists, place.direction, pass_was_set, rules);
-                if can.allow {
-                    self.accepted(place, rules);
-                }
-                pass_was_set |= can.pass;
-            }
-            if tier.default_deny {
-                let matches = self.unless_passed(pass_was_set);
-                rules.push(KRule::new(
-                    matches,
-                    self.deny(),
-                    format!("end of tier {}: default action Deny", tier.tier),
-                ));
-            }
-        }
-    }
-
-    /// Jumps to the chain of rules, unless it is empty in this family.
-    fn jump_to_rules(
-        &mut self,
-        lists: &crate::calc::RuleLists,
-        direction: Direction,
-        guard: bool,
-        rules: &mut Vec<KRule>,
-    ) -> Can {
-        let name = names::rules_chain(&lists.id, direction);
-        if !self.has_chain(&name) {
-            let chain = self.rules_chain(lists, direction);
-            self.put_chain(&name, chain);
-        }
-        let chain = &self.rules().chains[name.as_str()];
-        let goes = |to: &str| chain.iter().any(|r| r.target == Target::Goto(to.into()));
-        let can = Can {
-            allow: goes(ALLOW_CHAIN),
-            pass: goes(PASS_CHAIN),
-        };
-        if chain.is_empty() {
-            self.rules().chains.remove(name.as_str());
-            return can;
-        }
-        if can.allow || can.pass {
-            self.mark_chains();
-        }
-        let matches = self.unless_passed(guard);
-        rules.push(KRule::new(
-            matches,
-            Target::Jump(name.into()),
-            lists.id.to_string(),
-        ));
-        can
-    }
-
-    fn unless_passed(&self, guard: bool) -> Vec<Match> {
-        if guard {
-            vec![Match::Mark(0, self.marks.pass, false)]
-        } else {
-            Vec::new()
-        }
-    }
-
-    fn accepted(&self, place: &Place, rules: &mut Vec<KRule>) {
-        let accepted = || vec![Match::Mark(self.marks.accept, self.marks.accept, false)];
-        if place.category == Category::Untracked {
-            rules.push(KRule::new(accepted(), Target::NoTrack, ""));
-        }
-        rules.push(KRule::new(accepted(), place.accepted.clone(), ""));
-    }
-
-    fn profiles(&mut self, profiles: &[String], place: &Place, rules: &mut Vec<KRule>) {
-        for name in profiles {
-            let Some(lists) = self.policy.profiles.get(name).cloned() else {
-                continue;
-            };
-            if self
-                .jump_to_rules(&lists, place.direction, false, rules)
-                .allow
-            {
-                self.accepted(place, rules);
-            }
-        }
-        rules.push(KRule::new(
-            vec![],
-            self.deny(),
-            "no policy and no profile allowed the packet",
-        ));
-    }
-
-    /// The two chains that rules go to in order to mark.
-    fn mark_chains(&mut self) {
-        let marks = self.marks;
-        self.put_chain(
-            ALLOW_CHAIN,
-            vec![KRule::new(
-                vec![],
-                Target::SetMark(marks.accept, marks.accept),
-                "allowed",
-            )],
-        );
-        self.put_chain(
-            PASS_CHAIN,
-            vec![KRule::new(
-                vec![],
-                Target::SetMark(marks.pass, marks.pass),
-                "passed",
-            )],
-        );
-    }
-
     /// The chain that denies what does not come from a workload's own addresses. It stands before everything that lets known
     /// flows pass: a forged packet may fit the flow of somebody else.
     pub(super) fn workload_sources(&mut self) -> Option<String> {
@@ -313,7 +187,7 @@ impl Compiler<'_> {
         let nets: Vec<_> = own
             .chain(everybodys.iter().filter_map(|n| n.parse().ok()))
             .collect();
-        self.nets_set(&nets)
+        self.memo.sets.nets(&nets, self.family)
     }
 
     /// See `verdict::is_ipv6_essential` for the reasons.
@@ -383,11 +257,4 @@ impl Compiler<'_> {
         self.put_chain(name, rules);
         Some(name.to_owned())
     }
-}
-
-/// What the rules of a chain can do besides deny.
-#[derive(Clone, Copy)]
-struct Can {
-    allow: bool,
-    pass: bool,
 }

@@ -1,13 +1,13 @@
 //! From the kernel's hooks to the chains of endpoints: which traffic each category sees (facts 3.4).
 
-use super::Compiler;
+use super::builder::Builder;
 use super::dispatch::{Workloads, on_iface};
 use super::endpoint::KNOWN;
 use super::ruleset::{Hook, KRule, Match, Table, Target};
 use crate::api::{Family, Protocol};
 use crate::calc::{Category, Direction};
 
-impl Compiler<'_> {
+impl Builder<'_> {
     /// All tables of one family.
     pub(super) fn family(&mut self) {
         self.table = Table::Raw;

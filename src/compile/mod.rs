@@ -2,20 +2,30 @@
 //!
 //! Every hook jumps to one chain of ours, which dispatches by interface to the chain of an endpoint, which walks through tiers to
 //! the chains of policies. An Allow rule goes to a chain that sets the accept mark and so returns to the endpoint chain;
-//! a Pass rule likewise with the pass mark; a Deny rule ends the packet. Hooks that no policy needs are absent.
+//! a Pass rule likewise with the pass mark; a Deny rule ends the packet. Hooks that no policy needs are absent. Where the policies
+//! of a tier have many rules together, one port tree stands for all their chains.
 
+mod builder;
+mod compiler;
 mod dispatch;
 mod endpoint;
 mod hooks;
 mod members;
+mod memo;
 mod names;
 mod policy;
 mod ruleset;
+mod sets;
 #[cfg(test)]
 mod tests;
+mod tiers;
+mod tree;
+
+use std::sync::Arc;
 
 use crate::api::Family;
 use crate::calc::HostPolicy;
+pub use compiler::Compiler;
 pub use names::{set_prefix, short_hash};
 pub use ruleset::*;
 
@@ -23,6 +33,11 @@ pub use ruleset::*;
 const ALLOW_CHAIN: &str = "moat-allow";
 /// Sets the pass mark.
 const PASS_CHAIN: &str = "moat-pass";
+
+/// See [`Options::tree_from`].
+const TREE_FROM: usize = 12;
+/// See [`Options::leaf`].
+const LEAF: usize = 8;
 
 /// Settings that change how policy is written down, not what it means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +56,10 @@ pub struct Options {
     pub reject: bool,
     /// Prefix of kernel log lines of Log rules.
     pub log_prefix: String,
+    /// Policies of a tier that together have more rules than this become a port tree.
+    pub tree_from: usize,
+    /// A chain of a port tree with more rules than this is split, if ports can tell them apart.
+    pub leaf: usize,
 }
 
 impl Options {
@@ -59,6 +78,8 @@ impl Options {
             mangle_accept: settings.iptables_mangle_allow_action == AllowAction::Accept,
             reject: settings.iptables_filter_deny_action == DenyAction::Reject,
             log_prefix: settings.log_prefix.clone(),
+            tree_from: TREE_FROM,
+            leaf: LEAF,
         }
     }
 
@@ -83,62 +104,8 @@ struct Marks {
     later: u32,
 }
 
-/// State while one family is compiled.
-struct Compiler<'a> {
-    policy: &'a HostPolicy,
-    options: &'a Options,
-    marks: Marks,
-    family: Family,
-    table: Table,
-    ruleset: &'a mut Ruleset,
-}
-
-/// Compiles the whole host policy.
+/// Compiles the whole host policy from scratch.
 pub fn compile(policy: &HostPolicy, options: &Options) -> Ruleset {
-    let mut ruleset = Ruleset::default();
-    if policy.is_empty() {
-        return ruleset;
-    }
-    for family in options.families.iter().copied() {
-        let marks = options.marks();
-        let table = Table::Raw;
-        let mut compiler = Compiler {
-            policy,
-            options,
-            marks,
-            family,
-            table,
-            ruleset: &mut ruleset,
-        };
-        compiler.family();
-    }
-    ruleset
-}
-
-impl Compiler<'_> {
-    /// What a Deny becomes here: the kernel allows REJECT in the filter table only.
-    fn deny(&self) -> Target {
-        if self.options.reject && self.table == Table::Filter {
-            Target::Reject
-        } else {
-            Target::Drop
-        }
-    }
-
-    fn rules(&mut self) -> &mut TableRules {
-        self.ruleset
-            .tables
-            .entry(self.family)
-            .or_default()
-            .entry(self.table)
-            .or_default()
-    }
-
-    fn has_chain(&mut self, name: &str) -> bool {
-        self.rules().chains.contains_key(name)
-    }
-
-    fn put_chain(&mut self, name: &str, rules: Vec<KRule>) {
-        self.rules().chains.insert(name.into(), rules.into());
-    }
+    let ruleset = Compiler::new(options.clone()).compile(policy, options);
+    Arc::unwrap_or_clone(ruleset)
 }

@@ -68,6 +68,16 @@ pub fn rules_chain(id: &ResourceId, direction: Direction) -> String {
     hashed(prefix, &id.name, &id.to_string(), CHAIN_MAX)
 }
 
+/// The root of the tree that stands for the policies of one tier in a chain of an endpoint.
+pub fn tree(chain: &str, tier: &str, direction: Direction) -> String {
+    let prefix = match direction {
+        Direction::Ingress => "moat-ti-",
+        Direction::Egress => "moat-te-",
+    };
+    let hash = short_hash(&format!("{chain} {tier}"), HASH_LEN);
+    format!("{prefix}{hash}")
+}
+
 /// `moat4-` or `moat6-`.
 pub fn set_prefix(family: Family) -> &'static str {
     match family {
@@ -88,4 +98,13 @@ pub fn set(id: &SetId, family: Family) -> String {
 /// A set that is named after its contents, because they never change.
 pub fn constant_set(what: &str, contents: &str, family: Family) -> String {
     hashed(set_prefix(family), what, contents, SET_MAX)
+}
+
+/// `namespace/name`, or the name alone.
+pub fn qualified(id: &ResourceId) -> String {
+    if id.namespace.is_empty() {
+        id.name.clone()
+    } else {
+        format!("{}/{}", id.namespace, id.name)
+    }
 }

@@ -1,15 +1,12 @@
 //! Policy rules to kernel rules: one to one wherever the kernel can express it, cheap matches first.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use ipnet::IpNet;
 
-use super::members::storable;
-use super::names;
-use super::ruleset::{End, KRule, Match, Member, Name, SetContent, SetKind, SetSpec, Target};
-use super::{ALLOW_CHAIN, Compiler, PASS_CHAIN};
-use crate::api::{Action, Family, Kind, PortRange, Protocol, ResourceId};
+use super::Options;
+use super::names::qualified;
+use super::ruleset::{End, KRule, Match, Name, Target};
+use super::sets::Sets;
+use crate::api::{Action, Family, Kind, PortRange, Protocol};
 use crate::calc::{Direction, Rule, RuleLists, SetId, Side};
 
 /// Slots of a multiport match; a range takes two.
@@ -17,19 +14,39 @@ const MULTIPORT_SLOTS: usize = 15;
 /// The kernel's limit for log prefixes without the terminating zero.
 const LOG_PREFIX_MAX: usize = 29;
 
-impl Compiler<'_> {
-    /// The chain of a policy or profile in one direction and family.
-    pub(super) fn rules_chain(&mut self, lists: &RuleLists, direction: Direction) -> Vec<KRule> {
-        lists
-            .rules(direction)
-            .iter()
-            .flat_map(|rule| self.rule(lists, direction, rule))
+/// What the actions of rules become.
+#[derive(Clone, Debug)]
+pub(super) struct Targets {
+    pub(super) allow: Target,
+    pub(super) pass: Target,
+    pub(super) deny: Target,
+}
+
+/// Writes the rules of policies and profiles for one family.
+pub(super) struct Writer<'a> {
+    pub(super) options: &'a Options,
+    pub(super) targets: &'a Targets,
+    pub(super) family: Family,
+    pub(super) sets: &'a mut Sets,
+}
+
+impl Writer<'_> {
+    /// The rules of a policy or profile in one direction. `notes` has one for each.
+    pub(super) fn chain(
+        &mut self,
+        lists: &RuleLists,
+        direction: Direction,
+        notes: &[Name],
+    ) -> Vec<KRule> {
+        let rules = lists.rules(direction).iter().zip(notes);
+        rules
+            .flat_map(|(rule, note)| self.rule(lists, rule, note))
             .collect()
     }
 
     /// Ports by number and by name are alternatives that one kernel rule cannot express, so such a rule becomes several with the
     /// same action; every other rule becomes one, or none where its family or protocol rules this family out.
-    fn rule(&mut self, lists: &RuleLists, direction: Direction, rule: &Rule) -> Vec<KRule> {
+    fn rule(&mut self, lists: &RuleLists, rule: &Rule, note: &Name) -> Vec<KRule> {
         let elsewhere = rule.family.is_some_and(|f| f != self.family);
         if rule.never.is_some() || elsewhere || excludes_all(rule) {
             return Vec::new();
@@ -38,7 +55,6 @@ impl Compiler<'_> {
             return Vec::new();
         };
         let target = self.target(lists, rule);
-        let note: Name = note(lists, direction, rule).into();
         let (source, destination) = (
             ports_of(&rule.source, rule.protocol),
             ports_of(&rule.destination, rule.protocol),
@@ -47,23 +63,9 @@ impl Compiler<'_> {
         for source_ports in &source {
             for destination_ports in &destination {
                 let mut matches = protocol.clone();
-                // Addresses and ports are compared in place; sets are looked up after them.
-                let mut lookups = Vec::new();
-                self.side(
-                    End::Src,
-                    &rule.source,
-                    source_ports,
-                    &mut matches,
-                    &mut lookups,
-                );
-                self.side(
-                    End::Dst,
-                    &rule.destination,
-                    destination_ports,
-                    &mut matches,
-                    &mut lookups,
-                );
-                matches.append(&mut lookups);
+                self.side(End::Src, &rule.source, source_ports, &mut matches);
+                self.side(End::Dst, &rule.destination, destination_ports, &mut matches);
+                matches.sort_by_key(cost);
                 rules.push(KRule::new(matches, target.clone(), note.clone()));
             }
         }
@@ -107,38 +109,31 @@ impl Compiler<'_> {
 
     fn target(&self, lists: &RuleLists, rule: &Rule) -> Target {
         match rule.action {
-            Action::Allow => Target::Goto(ALLOW_CHAIN.into()),
-            Action::Pass => Target::Goto(PASS_CHAIN.into()),
-            Action::Deny => self.deny(),
+            Action::Allow => self.targets.allow.clone(),
+            Action::Pass => self.targets.pass.clone(),
+            Action::Deny => self.targets.deny.clone(),
             Action::Log => Target::Log(log_prefix(&self.options.log_prefix, lists).into()),
         }
     }
 
-    fn side(
-        &mut self,
-        end: End,
-        side: &Side,
-        ports: &PortChoice<'_>,
-        matches: &mut Vec<Match>,
-        lookups: &mut Vec<Match>,
-    ) {
+    fn side(&mut self, end: End, side: &Side, ports: &PortChoice<'_>, matches: &mut Vec<Match>) {
         let family = self.family;
-        self.nets(end, &side.nets, false, matches, lookups);
+        self.nets(end, &side.nets, false, matches);
         // iptables takes one source and one destination option in a rule: a second prefix must be a set.
         let has_net = matches
             .iter()
             .any(|m| matches!(m, Match::Net(e, ..) if *e == end));
         if has_net && !side.not_nets.is_empty() {
-            let name = self.nets_set(&side.not_nets);
-            lookups.push(Match::Set(end, name, true));
+            let name = self.sets.nets(&side.not_nets, family);
+            matches.push(Match::Set(end, name, true));
         } else {
-            self.nets(end, &side.not_nets, true, matches, lookups);
+            self.nets(end, &side.not_nets, true, matches);
         }
         match ports {
             PortChoice::Any => {}
-            PortChoice::Numbers(ranges) => self.ports(end, ranges, matches, lookups),
+            PortChoice::Numbers(ranges) => matches.push(self.ports(end, ranges)),
             PortChoice::Named(id) => {
-                lookups.push(Match::PortSet(end, self.policy_set(id, family), false))
+                matches.push(Match::PortSet(end, self.sets.policy(id, family), false))
             }
         }
         // None of a long list: none of each part.
@@ -149,123 +144,51 @@ impl Compiler<'_> {
         );
         for (ids, negated) in [(&side.sets, false), (&side.not_sets, true)] {
             for id in ids {
-                lookups.push(Match::Set(end, self.policy_set(id, family), negated));
+                matches.push(Match::Set(end, self.sets.policy(id, family), negated));
             }
         }
         for id in &side.not_named {
-            lookups.push(Match::PortSet(end, self.policy_set(id, family), true));
+            matches.push(Match::PortSet(end, self.sets.policy(id, family), true));
         }
     }
 
     /// One prefix is compared in place, several are a set.
-    fn nets(
-        &mut self,
-        end: End,
-        nets: &[IpNet],
-        negated: bool,
-        matches: &mut Vec<Match>,
-        lookups: &mut Vec<Match>,
-    ) {
-        let aggregated = IpNet::aggregate(&nets.to_vec());
-        match aggregated.as_slice() {
+    fn nets(&mut self, end: End, nets: &[IpNet], negated: bool, matches: &mut Vec<Match>) {
+        match IpNet::aggregate(&nets.to_vec()).as_slice() {
             [] => {}
             [one] if one.prefix_len() == 0 && !negated => {}
             [one] => matches.push(Match::Net(end, *one, negated)),
             _ => {
-                let name = self.nets_set(nets);
-                lookups.push(Match::Set(end, name, negated));
+                let name = self.sets.nets(nets, self.family);
+                matches.push(Match::Set(end, name, negated));
             }
         }
-    }
-
-    pub(super) fn nets_set(&mut self, nets: &[IpNet]) -> Name {
-        let nets: BTreeSet<IpNet> = IpNet::aggregate(&nets.to_vec()).into_iter().collect();
-        let text = nets
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(",");
-        let name: Name = names::constant_set("nets", &text, self.family).into();
-        let members = nets
-            .into_iter()
-            .flat_map(storable)
-            .map(Member::Net)
-            .collect();
-        self.add_set(
-            &name,
-            SetKind::Nets,
-            SetContent::Constant(members),
-            "CIDR list",
-        );
-        name
     }
 
     /// Up to 15 slots are a multiport match, more are a set.
-    fn ports(
-        &mut self,
-        end: End,
-        ranges: &[PortRange],
-        matches: &mut Vec<Match>,
-        lookups: &mut Vec<Match>,
-    ) {
-        if let [chunk] = chunks(ranges).as_slice() {
-            matches.push(Match::Ports(end, chunk.as_slice().into(), false));
-            return;
+    fn ports(&mut self, end: End, ranges: &[PortRange]) -> Match {
+        match chunks(ranges).as_slice() {
+            [chunk] => Match::Ports(end, chunk.as_slice().into(), false),
+            _ => Match::Set(end, self.sets.ports(ranges, self.family), false),
         }
-        let text = ranges
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(",");
-        let name: Name = names::constant_set("ports", &text, self.family).into();
-        let members = ranges
-            .iter()
-            .flat_map(|r| r.first..=r.last)
-            .map(Member::Port)
-            .collect();
-        self.add_set(
-            &name,
-            SetKind::Ports,
-            SetContent::Constant(members),
-            "port list",
-        );
-        lookups.push(Match::Set(end, name, false));
     }
+}
 
-    /// The name of a set of the policy, which is thereby part of the ruleset.
-    fn policy_set(&mut self, id: &SetId, family: Family) -> Name {
-        let name: Name = names::set(id, family).into();
-        if self.ruleset.sets.contains_key(&name) {
-            return name;
-        }
-        let (kind, note) = match id {
-            SetId::Selector(selector) => (SetKind::Nets, selector.to_string()),
-            SetId::NamedPort { selector, port, .. } => {
-                (SetKind::AddrPorts, format!("port {port} of {selector}"))
-            }
-        };
-        self.add_set(&name, kind, SetContent::Policy(vec![id.clone()]), &note);
-        name
-    }
-
-    fn add_set(&mut self, name: &Name, kind: SetKind, content: SetContent, note: &str) {
-        let family = self.family;
-        let spec = || {
-            Arc::new(SetSpec {
-                family,
-                kind,
-                content,
-                note: note.into(),
-            })
-        };
-        self.ruleset.sets.entry(name.clone()).or_insert_with(spec);
+/// Matches in the order of what they cost the kernel: fields of the packet, then sets.
+fn cost(m: &Match) -> u8 {
+    match m {
+        Match::Protocol(..) => 0,
+        Match::Ports(End::Dst, ..) => 1,
+        Match::Ports(End::Src, ..) | Match::Icmp(..) => 2,
+        Match::Set(..) | Match::PortSet(..) => 4,
+        _ => 3,
     }
 }
 
 /// Whether no address is left on a side. The tools refuse, or take for nothing said, the negated prefix of length zero.
 fn excludes_all(rule: &Rule) -> bool {
     let is_all = |side: &Side| {
-        IpNet::aggregate(&side.not_nets)
+        IpNet::aggregate(&side.not_nets.to_vec())
             .iter()
             .any(|n| n.prefix_len() == 0)
     };
@@ -298,7 +221,7 @@ fn ports_of(side: &Side, protocol: Option<Protocol>) -> Vec<PortChoice<'_>> {
 }
 
 /// Ranges in parts that each fit a multiport match.
-fn chunks(ranges: &[PortRange]) -> Vec<Vec<PortRange>> {
+pub(super) fn chunks(ranges: &[PortRange]) -> Vec<Vec<PortRange>> {
     let mut chunks: Vec<Vec<PortRange>> = Vec::new();
     let mut free = 0;
     for range in ranges {
@@ -316,7 +239,7 @@ fn chunks(ranges: &[PortRange]) -> Vec<Vec<PortRange>> {
 }
 
 /// Sorted ranges without overlaps or touching neighbours.
-fn merge_ranges(ranges: &[PortRange]) -> Vec<PortRange> {
+pub(super) fn merge_ranges(ranges: &[PortRange]) -> Vec<PortRange> {
     let mut sorted = ranges.to_vec();
     sorted.sort();
     let mut merged: Vec<PortRange> = Vec::new();
@@ -331,25 +254,21 @@ fn merge_ranges(ranges: &[PortRange]) -> Vec<PortRange> {
     merged
 }
 
-fn note(lists: &RuleLists, direction: Direction, rule: &Rule) -> String {
+/// The notes of the rules of one direction: where each comes from.
+pub(super) fn notes(lists: &RuleLists, direction: Direction) -> Vec<Name> {
     let owner = match lists.id.kind {
         Kind::Profile => format!("profile={}", lists.id.name),
         _ => format!("tier={} policy={}", lists.tier, qualified(&lists.id)),
     };
-    let annotations: String = rule
-        .annotations
-        .iter()
-        .map(|(k, v)| format!(" {k}={v}"))
-        .collect();
-    format!("{owner} {}[{}]{annotations}", direction.word(), rule.index)
-}
-
-fn qualified(id: &ResourceId) -> String {
-    if id.namespace.is_empty() {
-        id.name.clone()
-    } else {
-        format!("{}/{}", id.namespace, id.name)
-    }
+    let note = |rule: &Rule| {
+        let annotations: String = rule
+            .annotations
+            .iter()
+            .map(|(k, v)| format!(" {k}={v}"))
+            .collect();
+        format!("{owner} {}[{}]{annotations}", direction.word(), rule.index).into()
+    };
+    lists.rules(direction).iter().map(note).collect()
 }
 
 /// Calico's prefix with its specifiers (facts 3.12), cut to what the kernel takes.

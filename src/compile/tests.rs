@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::members::storable;
 use super::names;
-use super::{Compiler, Marks, Options, Ruleset, Table, Target};
+use super::{Marks, Options};
 use crate::api::{Family, Kind, ResourceId};
 use crate::calc::{Direction, SetId};
 use crate::config::{Input, Settings, load};
@@ -67,15 +67,10 @@ fn the_prefix_of_length_zero_is_two_halves() {
 }
 
 #[test]
-fn reject_is_for_the_filter_table_only() {
+fn marks_are_the_lowest_bits_of_the_mask() {
     let options = Options {
-        families: vec![Family::V4],
         mark_mask: 0xf000,
-        insert: true,
-        filter_accept: true,
-        mangle_accept: true,
-        reject: true,
-        log_prefix: String::new(),
+        ..Options::new(&default_settings(), true)
     };
     let Marks {
         accept,
@@ -83,20 +78,6 @@ fn reject_is_for_the_filter_table_only() {
         later,
     } = options.marks();
     assert_eq!((accept, pass, later), (0x1000, 0x2000, 0x4000));
-    let mut ruleset = Ruleset::default();
-    let policy = crate::calc::compute(&[], &crate::calc::Host::default(), &default_settings());
-    let marks = options.marks();
-    let mut compiler = Compiler {
-        policy: &policy,
-        options: &options,
-        marks,
-        family: Family::V4,
-        table: Table::Raw,
-        ruleset: &mut ruleset,
-    };
-    assert_eq!(compiler.deny(), Target::Drop);
-    compiler.table = Table::Filter;
-    assert_eq!(compiler.deny(), Target::Reject);
 }
 
 proptest! {

@@ -40,6 +40,12 @@ pub fn print<T: Serialize>(
     print_text(&text)
 }
 
+/// Prints a value as JSON in one line, for streams.
+pub fn print_line<T: Serialize>(value: &T) -> Result<(), Failure> {
+    let line = serde_json::to_string(value);
+    print_text(&line.map_err(|e| Failure::new(EX_UNAVAILABLE, e.to_string()))?)
+}
+
 /// Prints a text and a line break.
 pub fn print_text(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {

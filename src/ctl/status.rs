@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::output::{plain, table, tint};
-use super::{EX_NO, EX_OK, Global, Outcome, client, output};
+use super::output::{Output, plain, table, tint};
+use super::{EX_NO, EX_OK, Failure, Global, Outcome, client, output};
 use crate::daemon::control::Request;
-use crate::daemon::{State, Status};
+use crate::daemon::{Event, Happening, State, Status};
 
 /// Command line.
 #[derive(Debug, Args)]
@@ -13,14 +13,43 @@ pub struct StatusArgs {
     /// Exit 1 unless the state is enforcing, for monitoring
     #[arg(long)]
     check: bool,
+    /// Go on and show every change as it is applied, repair and problem, until interrupted
+    #[arg(long, conflicts_with = "check")]
+    watch: bool,
 }
 
 /// Shows what moatd enforces.
 pub fn run(global: &Global, args: &StatusArgs) -> Outcome {
     let status: Status = client::ask(global, &Request::Status)?;
     output::print(global.output, &status, || text(&status))?;
+    if args.watch {
+        client::watch(global, |event| show(global, &event))?;
+    }
     let good = status.state == State::Enforcing || !args.check;
     Ok(if good { EX_OK } else { EX_NO })
+}
+
+/// One event in a line: JSON where the answer is JSON, text otherwise.
+fn show(global: &Global, event: &Event) -> Result<(), Failure> {
+    match global.output {
+        Output::Json | Output::Yaml => output::print_line(event),
+        _ => output::print_text(&event_text(event)),
+    }
+}
+
+fn event_text(event: &Event) -> String {
+    let good = !matches!(
+        event.what,
+        Happening::Failed | Happening::Problem | Happening::Missed
+    );
+    let what = format!("{:?}", event.what).to_lowercase();
+    let text = plain(&event.text);
+    let generation = event.generation;
+    let when = &event.when;
+    format!(
+        "{when}  {generation:>6}  {}  {text}",
+        tint(good, &format!("{what:<8}"))
+    )
 }
 
 fn text(status: &Status) -> String {

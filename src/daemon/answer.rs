@@ -38,11 +38,14 @@ impl Daemon<'_> {
             }
             Request::Explain(query) => {
                 let engine = &self.parts.engine;
-                let resources: Vec<_> = engine.store().resources().cloned().collect();
+                let resources = engine.resources();
                 let answer =
                     verdict::explain(&query, engine.policy(), &resources, Some(engine.links()));
                 to_json(&answer.map_err(Reply::Refused)?)
             }
+            Request::Metrics => to_json(&self.metrics.text(&self.reading())),
+            Request::Ready => to_json(&self.ready),
+            Request::Watch => Err(Reply::Refused("events are not a single answer".to_owned())),
             Request::Checksystem => {
                 let backend = self.parts.choice.backend;
                 to_json(&tokio::task::block_in_place(|| {
@@ -52,7 +55,8 @@ impl Daemon<'_> {
         }
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
+        let warnings = self.parts.engine.warnings();
         let engine = &self.parts.engine;
         let sources = self
             .parts
@@ -67,12 +71,7 @@ impl Daemon<'_> {
             generation: self.parts.generation,
             state: self.state(),
             degraded: self.degraded(),
-            warnings: self
-                .missing
-                .iter()
-                .cloned()
-                .chain(engine.warnings())
-                .collect(),
+            warnings: self.missing.iter().cloned().chain(warnings).collect(),
             endpoints: engine.endpoints(),
             backend: self.parts.dataplane.name(),
             backend_reason: self.parts.choice.why.clone(),
@@ -105,22 +104,16 @@ impl Daemon<'_> {
         name: Option<&str>,
     ) -> Result<serde_json::Value, String> {
         let kind: Kind = kind.parse().map_err(|_| format!("unknown kind {kind}"))?;
-        let wanted = |r: &&api::Resource| {
-            r.id.kind == kind
-                && namespace.is_none_or(|n| n == r.id.namespace)
-                && name.is_none_or(|n| n == r.id.name)
+        let wanted = |r: &api::Resource| {
+            namespace.is_none_or(|n| n == r.id.namespace) && name.is_none_or(|n| n == r.id.name)
         };
-        let found: Vec<_> = self
-            .parts
-            .engine
-            .store()
-            .resources()
-            .filter(wanted)
-            .collect();
-        let found: Vec<serde_json::Value> = found
-            .iter()
-            .map(|r| serde_json::json!({"resource": &r.raw, "origin": r.origin.to_string()}))
-            .collect();
+        let mut found = Vec::new();
+        for resource in self.parts.engine.store().of_kind(kind) {
+            let r = resource.map_err(|issue| issue.to_string())?;
+            if wanted(&r) {
+                found.push(serde_json::json!({"resource": &r.raw, "origin": r.origin.to_string()}));
+            }
+        }
         Ok(serde_json::Value::Array(found))
     }
 

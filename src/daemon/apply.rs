@@ -2,11 +2,13 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::connections::Suspects;
 use super::report::{ApplyReport, now};
 use super::run::{Daemon, NEVER, RETRY, START_EXTENSION};
 use super::{chain, notify};
+use crate::config::ExistingConnections;
 use crate::dataplane::{DataplaneError, Plan, iptables};
-use crate::store::snapshot::{self, Snapshot};
+use crate::store::Meta;
 
 impl Daemon<'_> {
     /// Writes the ruleset; a failure keeps what the kernel holds and is tried again.
@@ -65,6 +67,12 @@ impl Daemon<'_> {
             plan.changed.rules_added,
             plan.changed.rules_removed
         );
+        self.metrics.applied(begin.elapsed(), true);
+        if !plan.is_empty()
+            && self.parts.loaded.settings.existing_connections == ExistingConnections::Reevaluate
+        {
+            self.cutter.suspect(Suspects::Everybody);
+        }
         self.save();
         if !self.ready {
             self.ready = true;
@@ -138,21 +146,25 @@ impl Daemon<'_> {
         let written = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_secs());
-        let snapshot = Snapshot {
-            generation: self.parts.generation,
-            written,
+        let meta = Meta {
             node: self.parts.loaded.settings.felix_hostname.clone(),
-            settings: serde_json::to_value(&self.parts.loaded).unwrap_or_default(),
-            store: self.parts.engine.store().saved(),
+            settings: serde_json::to_string(&self.parts.loaded).unwrap_or_default(),
             backend: Some(self.parts.choice.backend.to_string()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let written = snapshot::write(&self.parts.state_dir, &snapshot);
-        self.snapshot_problem = written.as_ref().err().map(|error| {
+        let generation = self.parts.generation;
+        let store = self.parts.engine.store_mut();
+        let Some(job) = store.save(meta, generation, written) else {
+            return;
+        };
+        let done = tokio::task::block_in_place(|| job.run());
+        let saved = store.saved(done);
+        self.snapshot_problem = saved.as_ref().err().map(|error| {
             let why = chain(error);
             format!("{why}: after a restart without the policy files an older policy is in force")
         });
-        if written.is_ok() {
-            self.snapshot = Some((snapshot.generation, Instant::now()));
+        if saved.is_ok() {
+            self.snapshot = Some((generation, Instant::now()));
         }
     }
 }

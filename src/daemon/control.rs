@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
+use super::report::Event;
 use crate::verdict::Query;
 
 /// Name of the socket in the run directory.
@@ -19,6 +20,8 @@ pub const SOCKET: &str = "moatd.sock";
 const MAX_REQUEST: u64 = 16 << 20;
 /// How long a client may take to send its request, and to take its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Events that wait for a client that reads slowly; it is told how many more there were.
+const MAX_EVENTS: usize = 256;
 /// Connections served at a time.
 const MAX_CLIENTS: usize = 128;
 
@@ -48,6 +51,12 @@ pub enum Request {
     Explain(Query),
     /// A list of features.
     Checksystem,
+    /// Metrics in the Prometheus text format, as one text.
+    Metrics,
+    /// Whether policy is in force, as true or false.
+    Ready,
+    /// Every [`super::Event`] from now on, one JSON object in a line, until the client leaves.
+    Watch,
 }
 
 /// What the daemon answers.
@@ -74,7 +83,7 @@ pub struct Call {
 ///
 /// # Errors
 /// When another daemon serves it, or it cannot be made.
-pub fn serve(run_dir: &Path) -> std::io::Result<(mpsc::Receiver<Call>, PathBuf)> {
+pub fn serve(run_dir: &Path) -> std::io::Result<Served> {
     std::fs::create_dir_all(run_dir)?;
     let path = run_dir.join(SOCKET);
     if BlockingStream::connect(&path).is_ok() {
@@ -88,12 +97,41 @@ pub fn serve(run_dir: &Path) -> std::io::Result<(mpsc::Receiver<Call>, PathBuf)>
     // The umask of the daemon makes it root's alone from the beginning.
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-    let (sender, receiver) = mpsc::channel(MAX_CLIENTS);
-    tokio::spawn(accept(listener, sender));
-    Ok((receiver, path))
+    let (sender, calls) = mpsc::channel(MAX_CLIENTS);
+    let (events, _) = broadcast::channel(MAX_EVENTS);
+    let desk = Desk {
+        calls: sender.clone(),
+        events: events.clone(),
+    };
+    tokio::spawn(accept(listener, desk));
+    Ok(Served {
+        path,
+        calls,
+        sender,
+        events,
+    })
 }
 
-async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+/// The served socket, seen from the loop.
+pub struct Served {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What clients ask.
+    pub calls: mpsc::Receiver<Call>,
+    /// For others who ask the same way.
+    pub sender: mpsc::Sender<Call>,
+    /// What happens, for those who watch.
+    pub events: broadcast::Sender<Event>,
+}
+
+/// What a connection is answered from.
+#[derive(Clone)]
+struct Desk {
+    calls: mpsc::Sender<Call>,
+    events: broadcast::Sender<Event>,
+}
+
+async fn accept(listener: UnixListener, desk: Desk) {
     let places = std::sync::Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -101,9 +139,9 @@ async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let calls = calls.clone();
+                let desk = desk.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = answer(stream, calls).await {
+                    if let Err(error) = answer(stream, desk).await {
                         tracing::debug!("control connection: {error}");
                     }
                     drop(place);
@@ -117,7 +155,9 @@ async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
     }
 }
 
-async fn answer(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::Result<()> {
+async fn answer(mut stream: UnixStream, desk: Desk) -> std::io::Result<()> {
+    // Before the request is read, so that nothing that happens after it is missed.
+    let events = desk.events.subscribe();
     let mut line = Vec::new();
     let (reading, mut writing) = stream.split();
     let mut reader = BufReader::new(reading).take(MAX_REQUEST);
@@ -130,7 +170,8 @@ async fn answer(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::R
         )),
         Ok(Ok(_)) => match serde_json::from_slice(&line) {
             Err(error) => Reply::Error(format!("not a request: {error}")),
-            Ok(request) => ask(&calls, request).await,
+            Ok(Request::Watch) => return watch(stream, events).await,
+            Ok(request) => ask(&desk.calls, request).await,
         },
     };
     let mut text = serde_json::to_vec(&reply)?;
@@ -142,7 +183,32 @@ async fn answer(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::R
     tokio::time::timeout(PATIENCE, written).await?
 }
 
-async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Reply {
+/// Sends a line for each event until the client leaves.
+async fn watch(
+    mut stream: UnixStream,
+    mut events: broadcast::Receiver<Event>,
+) -> std::io::Result<()> {
+    let (mut reading, mut writing) = stream.split();
+    let mut left = [0; 1];
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            // Whatever comes, even the end: the client has had its say.
+            _ = reading.read(&mut left) => return Ok(()),
+        };
+        let event = match event {
+            Ok(event) => event,
+            Err(broadcast::error::RecvError::Lagged(missed)) => Event::missed(missed),
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
+        };
+        let mut text = serde_json::to_vec(&event)?;
+        text.push(b'\n');
+        tokio::time::timeout(PATIENCE, writing.write_all(&text)).await??;
+    }
+}
+
+/// Asks the loop.
+pub(super) async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Reply {
     let (reply, answer) = oneshot::channel();
     let gone = || Reply::Error("moatd is stopping".to_owned());
     if calls.send(Call { request, reply }).await.is_err() {

@@ -9,8 +9,9 @@ use crate::calc::{self, Calculator, Direction, Host, HostEp, HostPolicy, TierBlo
 use crate::compile::{self, Ruleset};
 use crate::config::Settings;
 use crate::dataplane::links::Links;
-use crate::source::FileUpdate;
-use crate::store::{SavedStore, Store};
+use crate::source::{DirSource, News};
+use crate::store::journal::Saved;
+use crate::store::{Change, Store};
 
 /// Name of the directory source in the store.
 pub const DIR: &str = "dir";
@@ -27,9 +28,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine without resources.
-    pub fn new(settings: Settings, links: Links, ipv6: bool) -> Engine {
-        let store = Store::new();
+    /// An engine for the resources of this store, which are none yet.
+    pub fn new(settings: Settings, links: Links, ipv6: bool, store: Store) -> Engine {
         let mut calculator = calculator(&settings, &links, &store);
         let policy = Arc::new(calculator.host_policy());
         Engine {
@@ -57,30 +57,55 @@ impl Engine {
         &self.links
     }
 
+    /// The view of all resources, to be saved.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// Takes up what a snapshot held.
-    pub fn seed(&mut self, saved: SavedStore) {
-        let changes = self.store.seed(saved);
-        self.feed(&changes);
+    pub fn seed(&mut self, saved: Saved) {
+        self.change(|store, sink| store.seed(saved, sink));
     }
 
-    /// Takes in what the directories hold; says whether any resource changed, and whether a FelixConfiguration did.
-    pub fn update(&mut self, updates: Vec<FileUpdate>) -> Touched {
-        let changes = self.store.apply(DIR, updates);
-        self.feed(&changes);
-        let felix = |id: &ResourceId| id.kind == crate::api::Kind::FelixConfiguration;
+    /// Takes in what changed in the directories; says whether any resource changed, and whether a FelixConfiguration did.
+    pub fn read(&mut self, source: &mut DirSource, news: &News) -> Touched {
+        self.change(|store, sink| {
+            source.scan_for(news, &mut |update| store.take(DIR, update, sink));
+        })
+    }
+
+    /// Feeds the calculator with what `work` changes in the store.
+    fn change(&mut self, work: impl FnOnce(&mut Store, &mut crate::store::Sink<'_>)) -> Touched {
+        let before = self.store.revision();
+        let calculator = &mut self.calculator;
+        let mut felix = false;
+        let mut moved = Vec::new();
+        work(&mut self.store, &mut |change| {
+            let id = match change {
+                Change::Upserted(resource) => {
+                    calculator.upsert(resource);
+                    &resource.id
+                }
+                Change::Deleted(id) => {
+                    calculator.delete(id);
+                    id
+                }
+                Change::Moved(id) => {
+                    moved.push(id.clone());
+                    id
+                }
+            };
+            felix |= id.kind == crate::api::Kind::FelixConfiguration;
+        });
+        for id in moved {
+            // A lost document is reported by the store.
+            if let Ok(Some(resource)) = self.store.get(&id) {
+                self.calculator.upsert(&resource);
+            }
+        }
         Touched {
-            resources: !changes.is_empty(),
-            felix: changes.deleted.iter().any(felix)
-                || changes.upserted.iter().any(|r| felix(&r.id)),
-        }
-    }
-
-    fn feed(&mut self, changes: &crate::store::Changes) {
-        for id in &changes.deleted {
-            self.calculator.delete(id);
-        }
-        for resource in &changes.upserted {
-            self.calculator.upsert(resource);
+            resources: self.store.revision() != before,
+            felix,
         }
     }
 
@@ -121,9 +146,9 @@ impl Engine {
     /// The ruleset, and its policy, that these resources, added to the present ones or in place of them, would make.
     pub fn candidate(&self, resources: &[crate::api::Resource]) -> (Ruleset, HostPolicy) {
         let mut merged: BTreeMap<ResourceId, crate::api::Resource> = self
-            .store
             .resources()
-            .map(|r| (r.id.clone(), r.clone()))
+            .into_iter()
+            .map(|r| (r.id.clone(), r))
             .collect();
         merged.extend(resources.iter().map(|r| (r.id.clone(), r.clone())));
         let resources: Vec<_> = merged.into_values().collect();
@@ -136,13 +161,21 @@ impl Engine {
         (compile::compile(&policy, &options), policy)
     }
 
-    /// Fields of all FelixConfigurations, by name.
-    pub fn felix(&self) -> Vec<(String, &BTreeMap<String, serde_json::Value>)> {
-        let resources = self.store.resources();
+    /// All resources whose documents can be read; the store reports the others.
+    pub fn resources(&self) -> Vec<crate::api::Resource> {
+        self.store.resources().filter_map(Result::ok).collect()
+    }
+
+    /// All FelixConfigurations, by name.
+    pub fn felix(&self) -> Vec<(String, Arc<crate::api::FelixConfiguration>)> {
+        let resources = self.store.of_kind(crate::api::Kind::FelixConfiguration);
         resources
-            .filter_map(|r| match &r.spec {
-                Spec::FelixConfiguration(felix) => Some((r.id.name.clone(), &felix.fields)),
-                _ => None,
+            .filter_map(|resource| {
+                let resource = resource.ok()?;
+                match resource.spec {
+                    Spec::FelixConfiguration(felix) => Some((resource.id.name, felix)),
+                    _ => None,
+                }
             })
             .collect()
     }
@@ -150,7 +183,7 @@ impl Engine {
     /// Whether there is no resource because none of those that there may be could be read.
     pub fn is_blind(&self) -> bool {
         let is_error = |i: &Issue| i.severity == Severity::Error;
-        self.store.resources().next().is_none() && self.store.problems().iter().any(is_error)
+        self.store.is_empty() && self.store.problems().iter().any(is_error)
     }
 
     /// Errors in the files, and what is in force from the snapshot only.
@@ -167,21 +200,23 @@ impl Engine {
             object: path.to_owned(),
             place: path.to_owned(),
         }));
+        degraded.extend(self.store.incomplete().map(|path| Degraded {
+            reason: "no last good content is known, so what is wrong in it is not in force: less may be allowed or denied than was meant".to_owned(),
+            object: path.to_owned(),
+            place: path.to_owned(),
+        }));
         degraded
     }
 
     /// What may surprise the user.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&mut self) -> Vec<String> {
         let warnings = self
             .store
             .problems()
             .into_iter()
             .filter(|i| i.severity == Severity::Warning);
         let mut warnings: Vec<String> = warnings.map(|i| i.to_string()).collect();
-        let resources: Vec<_> = self.store.resources().cloned().collect();
-        let mut issues = calc::lint_resources(&resources);
-        issues.extend(calc::lint_host(&resources, &self.policy));
-        warnings.extend(issues.iter().map(ToString::to_string));
+        warnings.extend(self.calculator.lint().iter().map(ToString::to_string));
         warnings
     }
 
@@ -210,7 +245,8 @@ impl Engine {
             namespace: String::new(),
             name: ep.name.clone(),
         };
-        let addresses = match self.store.get(&id).map(|r| &r.spec) {
+        let resource = self.store.get(&id).ok().flatten();
+        let addresses = match resource.map(|r| r.spec) {
             Some(Spec::HostEndpoint(spec)) => {
                 spec.expected_ips.iter().map(ToString::to_string).collect()
             }
@@ -244,8 +280,8 @@ fn calculator(settings: &Settings, links: &Links, store: &Store) -> Calculator {
         links: links.clone(),
     };
     let mut calculator = Calculator::new(host, settings);
-    for resource in store.resources() {
-        calculator.upsert(resource);
+    for resource in store.resources().filter_map(Result::ok) {
+        calculator.upsert(&resource);
     }
     calculator
 }

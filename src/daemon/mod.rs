@@ -3,10 +3,13 @@
 mod answer;
 mod apply;
 mod args;
+mod connections;
 pub mod control;
 mod engine;
+mod http;
 mod lock;
 mod logging;
+mod metrics;
 mod notify;
 mod report;
 mod run;
@@ -14,8 +17,8 @@ mod settings;
 mod start;
 
 pub use report::{
-    ApplyReport, ConfigReport, Degraded, EndpointReport, PlanReport, SnapshotReport, SourceReport,
-    State, Status,
+    ApplyReport, ConfigReport, Degraded, EndpointReport, Event, Happening, PlanReport,
+    SnapshotReport, SourceReport, State, Status,
 };
 
 use std::process::ExitCode;

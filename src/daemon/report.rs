@@ -114,6 +114,64 @@ pub struct Status {
     pub verified_at: Option<String>,
 }
 
+/// What the daemon does at one moment, for `moatctl status --watch`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// RFC 3339.
+    pub when: String,
+    /// The generation it is about.
+    pub generation: u64,
+    /// What happens.
+    pub what: Happening,
+    /// In words.
+    pub text: String,
+    /// What an apply changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<ApplyReport>,
+}
+
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Happening {
+    /// Documents are read.
+    Loading,
+    /// A change is being written.
+    Applying,
+    /// It is in force.
+    Applied,
+    /// It could not be written.
+    Failed,
+    /// What somebody else had changed is repaired.
+    Repaired,
+    /// Connections that policy denies were cut.
+    Cut,
+    /// A problem appeared, or all are solved.
+    Problem,
+    /// Events that this client was too slow for.
+    Missed,
+}
+
+impl Event {
+    /// An event that happens now.
+    pub fn now(generation: u64, what: Happening, text: String) -> Event {
+        Event {
+            when: now(),
+            generation,
+            what,
+            text,
+            applied: None,
+        }
+    }
+
+    /// So many events were not delivered.
+    pub fn missed(number: u64) -> Event {
+        let text = format!("{number} events were missed: reading was too slow");
+        Event::now(0, Happening::Missed, text)
+    }
+}
+
 /// `moatctl plan -o json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

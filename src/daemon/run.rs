@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::broadcast;
 
 use super::args::Args;
-use super::control::{self, Call};
-use super::report::{ApplyReport, Degraded, State, now};
+use super::connections::{Cut, Cutter};
+use super::control::{self, Served};
+use super::http::Servers;
+use super::metrics::{Metrics, Reading};
+use super::report::{ApplyReport, Degraded, Event, Happening, State, now};
 use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
 use crate::compile::Ruleset;
@@ -17,6 +20,7 @@ use crate::dataplane::events::RuleEvents;
 use crate::dataplane::iptables;
 use crate::dataplane::iptables::Feature;
 use crate::dataplane::links::LinkMonitor;
+use crate::source::News;
 
 /// Pause before a failed apply is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(2);
@@ -39,7 +43,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let parts = start(args).await?;
     let run_dir = parts.loaded.settings.run_dir.clone();
     let served = control::serve(&run_dir);
-    let (calls, socket) = served.map_err(|e| {
+    let served = served.map_err(|e| {
         Failure::new(
             EX_CANTCREAT,
             format!(
@@ -48,9 +52,9 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
             ),
         )
     })?;
-    let mut daemon = Daemon::new(args, parts, socket);
+    let mut daemon = Daemon::new(args, parts, &served);
     daemon.first_apply();
-    daemon.events(calls, &mut signals).await;
+    daemon.events(served, &mut signals).await;
     daemon.stop();
     Ok(())
 }
@@ -101,15 +105,26 @@ pub(super) struct Daemon<'a> {
     pub(super) missing: Vec<String>,
     /// Problems already logged, so that each is said once.
     pub(super) reported: Vec<Degraded>,
+    pub(super) metrics: Metrics,
+    /// Metrics and health over HTTP.
+    servers: Servers,
+    /// Where those who watch hear what happens.
+    events: broadcast::Sender<Event>,
+    /// Looks for connections that policy denies.
+    pub(super) cutter: Cutter,
+    /// Connections that were cut so far.
+    pub(super) cut: u64,
+    /// Why unwanted connections cannot be found, if so.
+    cut_problem: Option<String>,
 }
 
 impl<'a> Daemon<'a> {
-    fn new(args: &'a Args, parts: Parts, socket: PathBuf) -> Daemon<'a> {
+    fn new(args: &'a Args, parts: Parts, served: &Served) -> Daemon<'a> {
         let ruleset = parts.engine.ruleset();
         Daemon {
             args,
             parts,
-            socket,
+            socket: served.path.clone(),
             ready: false,
             ruleset,
             apply_error: None,
@@ -127,6 +142,12 @@ impl<'a> Daemon<'a> {
             links_problem: None,
             missing: Vec::new(),
             reported: Vec::new(),
+            metrics: Metrics::new(),
+            servers: Servers::default(),
+            events: served.events.clone(),
+            cutter: Cutter::default(),
+            cut: 0,
+            cut_problem: None,
         }
     }
 
@@ -143,7 +164,7 @@ impl<'a> Daemon<'a> {
         self.log_problems();
     }
 
-    async fn events(&mut self, mut calls: mpsc::Receiver<Call>, signals: &mut Signals) {
+    async fn events(&mut self, mut served: Served, signals: &mut Signals) {
         let watchdog = notify::watchdog_interval();
         let mut pinged = Instant::now();
         let backend = self.parts.choice.backend;
@@ -160,12 +181,15 @@ impl<'a> Daemon<'a> {
                 pinged = Instant::now();
                 notify::watchdog();
             }
+            self.servers
+                .configure(&self.parts.loaded.settings, &served.sender)
+                .await;
             let timer = self.next_timer(watchdog);
             tokio::select! {
                 _ = signals.terminate.recv() => return,
                 _ = signals.interrupt.recv() => return,
                 _ = signals.reload.recv() => self.reload(),
-                () = self.parts.watcher.changed() => self.files_changed(),
+                news = self.parts.watcher.changed() => self.files_changed(&news),
                 result = self.parts.monitor.changed(), if self.links_problem.is_none() => match result {
                     Ok(()) => self.links_changed(),
                     Err(error) => {
@@ -184,7 +208,8 @@ impl<'a> Daemon<'a> {
                     features_known = true;
                     self.note_missing(result.unwrap_or_default());
                 }
-                Some(call) = calls.recv() => self.answer(call),
+                Some(call) = served.calls.recv() => self.answer(call),
+                result = self.cutter.done() => self.cut_done(result),
                 () = tokio::time::sleep_until(timer.into()) => {
                     self.timers();
                     if self.links_problem.is_some() {
@@ -236,6 +261,7 @@ impl<'a> Daemon<'a> {
             relink,
             self.retry_at,
             self.rescan_at,
+            self.cutter.due(),
             watchdog.map(|w| Instant::now() + w),
         ];
         due.into_iter().flatten().fold(self.verify_at, Instant::min)
@@ -249,10 +275,40 @@ impl<'a> Daemon<'a> {
         }
         if self.rescan_at.is_some_and(|at| at <= time) {
             self.rescan_at = None;
-            self.files_changed();
+            self.files_changed(&News::Anywhere);
+        }
+        if self.cutter.due().is_some_and(|at| at <= time) {
+            let engine = &self.parts.engine;
+            self.cutter
+                .start(engine.policy().clone(), engine.links().clone());
         }
         if self.verify_at <= time {
             self.verify();
+        }
+    }
+
+    /// Tells those who watch.
+    pub(super) fn tell(&self, event: Event) {
+        // Nobody watches: fine.
+        let _ = self.events.send(event);
+    }
+
+    fn cut_done(&mut self, result: std::io::Result<Cut>) {
+        let problem = result.as_ref().err().map(|e| {
+            format!("connections that policy denies are not found: {e}; they go on until they end")
+        });
+        if let Ok(Cut { removed, judged }) = result
+            && removed > 0
+        {
+            self.cut += removed as u64;
+            self.metrics.connections_removed(removed as u64);
+            let text = format!("{removed} of {judged} connections were cut: policy denies them");
+            tracing::info!("{text}");
+            self.tell(Event::now(self.parts.generation, Happening::Cut, text));
+        }
+        if problem != self.cut_problem {
+            self.cut_problem = problem;
+            self.log_problems();
         }
     }
 
@@ -270,7 +326,7 @@ impl<'a> Daemon<'a> {
     fn reload(&mut self) {
         notify::reloading();
         self.parts.reload_settings(self.args);
-        self.scan();
+        self.scan(&News::Anywhere);
         self.recalculate(true);
         // Readiness is told once something is in force, not by a reload before that.
         if self.ready {
@@ -278,18 +334,20 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    fn files_changed(&mut self) {
-        let changed = self.scan();
+    fn files_changed(&mut self, news: &News) {
+        let changed = self.scan(news);
         self.recalculate(changed);
     }
 
     /// Reads the directories; says whether a resource changed.
-    fn scan(&mut self) -> bool {
+    fn scan(&mut self, news: &News) -> bool {
         let mut changed = false;
+        let mut news = news;
         loop {
-            let updates = self.parts.source.scan();
+            let parts = &mut self.parts;
+            let touched = parts.engine.read(&mut parts.source, news);
+            news = &News::Anywhere;
             self.note_contacts();
-            let touched = self.parts.engine.update(updates);
             changed |= touched.resources;
             if !(touched.felix && self.parts.reload_settings(self.args)) {
                 break;
@@ -351,6 +409,16 @@ impl<'a> Daemon<'a> {
             object: "snapshot".to_owned(),
             place: self.parts.state_dir.display().to_string(),
         }));
+        degraded.extend(self.cut_problem.iter().map(|reason| Degraded {
+            reason: reason.clone(),
+            object: "connections".to_owned(),
+            place: "netlink".to_owned(),
+        }));
+        degraded.extend(self.servers.problem().map(|reason| Degraded {
+            reason: reason.to_owned(),
+            object: "http".to_owned(),
+            place: String::new(),
+        }));
         degraded.extend(self.parts.watcher.problem().map(|reason| Degraded {
             reason: reason.to_owned(),
             object: "policyDirs".to_owned(),
@@ -358,6 +426,21 @@ impl<'a> Daemon<'a> {
         }));
         degraded.extend(self.parts.engine.degraded());
         degraded
+    }
+
+    /// What metrics show of the present state.
+    pub(super) fn reading(&self) -> Reading {
+        let policy = self.parts.engine.policy();
+        Reading {
+            generation: self.parts.generation,
+            ready: self.ready,
+            degraded: self.degraded().len(),
+            endpoints: policy.endpoints.len() + policy.workloads.len(),
+            policies: policy.policies.len(),
+            resources: self.parts.engine.store().resources().count(),
+            snapshot_age: self.snapshot.map(|(_, at)| at.elapsed()),
+            sets: Vec::new(),
+        }
     }
 
     pub(super) fn state(&self) -> State {
@@ -377,6 +460,8 @@ impl<'a> Daemon<'a> {
                 "{}",
                 problem.reason
             );
+            let text = problem.reason.clone();
+            self.tell(Event::now(self.parts.generation, Happening::Problem, text));
         }
         if degraded.is_empty() && !self.reported.is_empty() {
             tracing::info!("all problems are solved");

@@ -1,11 +1,10 @@
 //! Loading settings for the daemon, with the last good ones to fall back on.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-use serde_json::Value;
+use std::sync::Arc;
 
 use super::args::{Args, DEFAULT_CONFIG};
+use crate::api::FelixConfiguration;
 use crate::config::{ConfigError, Input, Loaded, load};
 
 /// The vendor's settings.
@@ -19,7 +18,7 @@ const DEFAULT_STATE_DIR: &str = "/var/lib/moat";
 /// Everything that is wrong with them.
 pub fn load_all(
     args: &Args,
-    felix: Vec<(String, &BTreeMap<String, Value>)>,
+    felix: Vec<(String, Arc<FelixConfiguration>)>,
 ) -> Result<Loaded, Vec<ConfigError>> {
     let hostname = rustix::system::uname()
         .nodename()
@@ -31,7 +30,10 @@ pub fn load_all(
         vendor_dir: Path::new(VENDOR_DIR),
         env: std::env::vars().collect(),
         node: args.node.as_deref(),
-        felix,
+        felix: felix
+            .iter()
+            .map(|(name, felix)| (name.clone(), &felix.fields))
+            .collect(),
         hostname,
     })
 }

@@ -11,8 +11,9 @@ use crate::config::{ConfigError, Loaded};
 use crate::dataplane::Dataplane;
 use crate::dataplane::iptables::{self, Choice, Iptables};
 use crate::dataplane::links::LinkMonitor;
-use crate::source::{DirSource, Watcher};
-use crate::store::snapshot::{self, Snapshot};
+use crate::source::{DirSource, News, Watcher};
+use crate::store::Store;
+use crate::store::journal::Saved;
 
 const NO_LAST_GOOD: &str = "there are no last good settings to start with";
 
@@ -49,7 +50,7 @@ pub struct Parts {
 pub async fn start(args: &Args) -> Result<Parts, Failure> {
     let fresh = settings::load_all(args, Vec::new());
     let (state_dir, lock) = claim_state_dir(args, &fresh)?;
-    let snapshot = read_snapshot(&state_dir);
+    let (store, snapshot) = open_store(&state_dir);
     let (loaded, settings_problem) = settings_or_last_good(fresh, snapshot.as_ref())?;
     set_log_level(&loaded);
     let (choice, dataplane) = backend(&loaded, &state_dir)?;
@@ -60,7 +61,12 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
     let watcher = Watcher::new(loaded.settings.policy_dirs.clone());
     let source = DirSource::new(loaded.settings.policy_dirs.clone());
     let ipv6 = iptables::ipv6_available();
-    let engine = Engine::new(loaded.settings.clone(), monitor.links().clone(), ipv6);
+    let engine = Engine::new(
+        loaded.settings.clone(),
+        monitor.links().clone(),
+        ipv6,
+        store,
+    );
     let mut parts = Parts {
         loaded,
         settings_problem,
@@ -84,22 +90,21 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
 }
 
 impl Parts {
-    fn first_look(&mut self, args: &Args, snapshot: Option<Snapshot>) {
+    fn first_look(&mut self, args: &Args, snapshot: Option<Saved>) {
         let node = &self.loaded.settings.felix_hostname;
         if let Some(snapshot) = snapshot {
-            self.generation = snapshot.generation;
-            if snapshot.node == *node {
-                self.engine.seed(snapshot.store);
+            self.generation = snapshot.commit.generation;
+            if snapshot.meta.node == *node {
+                self.engine.seed(snapshot);
                 self.expect_held();
             } else {
                 tracing::warn!(
                     "the snapshot is of node {}, not {node}: its policy is not used",
-                    snapshot.node
+                    snapshot.meta.node
                 );
             }
         }
-        let updates = self.source.scan();
-        self.engine.update(updates);
+        self.engine.read(&mut self.source, &News::Anywhere);
         if self.settings_problem.is_none()
             && let Some(loaded) = self.fresh_settings(args)
         {
@@ -110,7 +115,8 @@ impl Parts {
 
     /// Tells the source which files are held, so that it says which of them are gone.
     fn expect_held(&mut self) {
-        let held: Vec<String> = self.engine.store().paths(DIR).map(str::to_owned).collect();
+        let held = self.engine.store().stamps(DIR);
+        let held = held.map(|(path, stamp)| (path.to_owned(), stamp));
         self.source.expect(held);
     }
 
@@ -216,17 +222,17 @@ fn not_locked(error: &LockError, settings: Option<&Vec<ConfigError>>) -> Failure
     }
 }
 
-fn read_snapshot(state_dir: &Path) -> Option<Snapshot> {
-    let (snapshot, messages) = snapshot::read(state_dir);
+fn open_store(state_dir: &Path) -> (Store, Option<Saved>) {
+    let (store, saved, messages) = Store::open(state_dir);
     for message in messages {
         tracing::warn!("{message}");
     }
-    snapshot
+    (store, saved)
 }
 
 fn settings_or_last_good(
     fresh: Result<Loaded, Vec<ConfigError>>,
-    snapshot: Option<&Snapshot>,
+    snapshot: Option<&Saved>,
 ) -> Result<(Loaded, Option<Degraded>), Failure> {
     let (errors, place) = match fresh {
         Ok(loaded) => return Ok((loaded, None)),
@@ -235,7 +241,7 @@ fn settings_or_last_good(
             settings::errors_place(&errors),
         ),
     };
-    let saved = snapshot.and_then(|s| serde_json::from_value::<Loaded>(s.settings.clone()).ok());
+    let saved = snapshot.and_then(|s| serde_json::from_str::<Loaded>(&s.meta.settings).ok());
     let Some(loaded) = saved else {
         return Err(Failure::new(EX_CONFIG, format!("{errors}; {NO_LAST_GOOD}")));
     };

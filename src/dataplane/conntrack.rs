@@ -57,6 +57,19 @@ pub struct Tuple {
     pub icmp: Option<(u8, u8)>,
 }
 
+impl Tuple {
+    /// The same flow seen from the other end.
+    pub fn reversed(&self) -> Tuple {
+        Tuple {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            ..*self
+        }
+    }
+}
+
 /// A tracked flow.
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -126,13 +139,7 @@ impl FlowTable {
     /// # Errors
     /// When the kernel refuses.
     pub fn make_known(&mut self, original: &Tuple) -> io::Result<bool> {
-        let reply = Tuple {
-            src: original.dst,
-            dst: original.src,
-            sport: original.dport,
-            dport: original.sport,
-            ..*original
-        };
+        let reply = original.reversed();
         let mut attributes = vec![
             ConntrackAttribute::CtaTupleOrig(attributes_of(original)),
             ConntrackAttribute::CtaTupleReply(attributes_of(&reply)),

@@ -3,6 +3,7 @@
 mod command;
 pub mod conntrack;
 pub mod events;
+pub mod ipset;
 pub mod iptables;
 pub mod links;
 mod plan;

@@ -88,15 +88,17 @@ impl Sockets {
         })
     }
 
-    /// Whether a flow that seems to arrive is an answer to a connection that a process of this host began.
-    pub fn began_here(&self, seen: &Tuple) -> bool {
+    /// Whether a flow is tracked the wrong way round, because tracking began with an answer: one end is a connection of this host
+    /// that the other end began, as the served port tells.
+    pub fn is_reversed(&self, seen: &Tuple) -> bool {
         let (Some(sport), Some(dport)) = (seen.sport, seen.dport) else {
             return false;
         };
-        let own = SocketAddr::new(seen.dst, dport);
-        let other = SocketAddr::new(seen.src, sport);
-        !self.served.contains(&(seen.proto, dport))
-            && self.connections.contains(&(seen.proto, own, other))
+        let from = SocketAddr::new(seen.src, sport);
+        let to = SocketAddr::new(seen.dst, dport);
+        let served = |port| self.served.contains(&(seen.proto, port));
+        let connected = |own, other| self.connections.contains(&(seen.proto, own, other));
+        (served(sport) && connected(from, to)) || (!served(dport) && connected(to, from))
     }
 }
 
@@ -162,16 +164,22 @@ mod tests {
 
     #[test]
     fn an_answer_is_no_connection_of_the_other_side() {
-        let seen = |sport, dport| Tuple {
-            src: "10.0.0.2".parse().unwrap(),
-            dst: "10.0.0.1".parse().unwrap(),
-            proto: 6,
-            sport: Some(sport),
-            dport: Some(dport),
-            icmp: None,
+        let seen = |from: &str, to: &str| {
+            let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+            Tuple {
+                src: from.ip(),
+                dst: to.ip(),
+                proto: 6,
+                sport: Some(from.port()),
+                dport: Some(to.port()),
+                icmp: None,
+            }
         };
-        assert!(sockets().began_here(&seen(443, 40001)));
-        assert!(!sockets().began_here(&seen(40000, 22)));
-        assert!(!sockets().began_here(&seen(443, 40009)));
+        let sockets = sockets();
+        assert!(sockets.is_reversed(&seen("10.0.0.2:443", "10.0.0.1:40001")));
+        assert!(sockets.is_reversed(&seen("10.0.0.1:22", "10.0.0.2:40000")));
+        assert!(!sockets.is_reversed(&seen("10.0.0.1:40001", "10.0.0.2:443")));
+        assert!(!sockets.is_reversed(&seen("10.0.0.2:40000", "10.0.0.1:22")));
+        assert!(!sockets.is_reversed(&seen("10.0.0.2:443", "10.0.0.1:40009")));
     }
 }

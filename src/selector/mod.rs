@@ -32,7 +32,7 @@ pub struct Selector(Arc<Inner>);
 
 struct Inner {
     node: Node,
-    canonical: String,
+    canonical: Arc<str>,
 }
 
 impl Selector {
@@ -45,7 +45,7 @@ impl Selector {
     }
 
     fn from_node(node: Node) -> Selector {
-        let canonical = node.canonical();
+        let canonical = node.canonical().into();
         Selector(Arc::new(Inner { node, canonical }))
     }
 
@@ -130,6 +130,11 @@ impl Selector {
     /// The canonical text (facts 2.4); parsing it gives this selector again.
     pub fn canonical(&self) -> &str {
         &self.0.canonical
+    }
+
+    /// The canonical text, shared with the selector.
+    pub fn text(&self) -> Arc<str> {
+        self.0.canonical.clone()
     }
 
     /// Calico's unique id: `s:` and the SHA-224 of the canonical text, 40 characters in all.

@@ -4,14 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, Mode, OFlags, fstat, open};
-
 use super::file::{Look, Stamp, Trust, look};
-use super::{FileContent, FileUpdate, refusal};
-use crate::api::{self, Issue};
-
-/// Most policy files that one directory may hold.
-pub const MAX_FILES: usize = 10_000;
+use super::list::{DirDigest, MAX_FILES, Name, Seen, digest, list, open_dir};
+use super::{FileContent, FileUpdate, News, refusal};
+use crate::api::Issue;
 
 /// The files `*.yaml`, `*.yml` and `*.json` of some directories, not of their subdirectories.
 #[derive(Debug)]
@@ -23,6 +19,9 @@ pub struct DirSource {
     unsettled: bool,
 }
 
+/// Takes updates one after the other, so that no two files are in memory at once.
+pub type Updates<'a> = dyn FnMut(FileUpdate) + 'a;
+
 impl DirSource {
     /// A source of the files in `dirs`. Nothing is read before the first scan.
     pub fn new(dirs: Vec<PathBuf>) -> DirSource {
@@ -30,50 +29,91 @@ impl DirSource {
         DirSource {
             dirs: unique.into_iter().map(PolicyDir::new).collect(),
             strays: BTreeSet::new(),
-            trust: Trust {
-                uid: rustix::process::geteuid().as_raw(),
-            },
+            trust: Trust::own(),
             unsettled: false,
         }
     }
 
-    /// Tells the source which files its reader already holds, from a snapshot. The next scan that can list
-    /// the directory reports those that are gone as removed; so does it with files of directories no longer configured,
-    /// once all that are configured can be listed.
-    pub fn expect(&mut self, paths: impl IntoIterator<Item = String>) {
-        for path in paths {
-            let parent = Path::new(&path).parent();
-            match self
+    /// Tells the source which files its reader already holds, from a snapshot, and in which version if it holds exactly that one.
+    /// The next scan says of each whether it is that version still, and does not read it then. It
+    /// reports those that are gone as removed where it can list the directory; so does it with files of directories no longer
+    /// configured, once all that are configured can be listed.
+    pub fn expect(&mut self, held: impl IntoIterator<Item = (String, Option<Stamp>)>) {
+        for (path, stamp) in held {
+            let known = stamp.map_or(Known::Nothing, Known::Held);
+            let (parent, name) = (Path::new(&path).parent(), Path::new(&path).file_name());
+            let dir = self
                 .dirs
                 .iter_mut()
-                .find(|d| Some(d.path.as_path()) == parent)
-            {
-                Some(dir) => drop(dir.files.entry(path).or_insert(None)),
+                .find(|d| Some(d.path.as_path()) == parent);
+            match dir.zip(name) {
+                Some((dir, name)) => {
+                    let name = name.to_string_lossy().into_owned();
+                    dir.files.entry(name).or_insert(known);
+                }
                 None => drop(self.strays.insert(path)),
             }
         }
     }
 
-    /// Reads what changed since the last scan; sorted by path. Blocks on the disk.
-    /// A directory that is missing or unreadable is one update, under its own path; its files then have none.
-    pub fn scan(&mut self) -> Vec<FileUpdate> {
-        let mut updates = Vec::new();
-        self.unsettled = false;
+    /// The next scan reads this file again, whatever its version.
+    pub fn forget(&mut self, path: &str) {
         for dir in &mut self.dirs {
-            self.unsettled |= dir.scan(self.trust, &mut updates);
+            let known = path
+                .strip_prefix(&dir.prefix())
+                .and_then(|name| dir.files.get_mut(name));
+            if let Some(known) = known {
+                *known = Known::Nothing;
+            }
         }
+    }
+
+    /// Reads what changed since the last scan: first what is there, sorted by path, then what is gone. Blocks on the disk.
+    /// A directory that is missing or unreadable is one update, under its own path; its files then have none.
+    pub fn scan(&mut self, updates: &mut Updates<'_>) {
+        self.look(None, updates);
+    }
+
+    /// Reads what changed there. The cost is that of the files named, not of all there are.
+    pub fn scan_for(&mut self, news: &News, updates: &mut Updates<'_>) {
+        match news {
+            News::Anywhere => self.look(None, updates),
+            News::Files(files) => self.look(Some(files), updates),
+        }
+    }
+
+    fn look(&mut self, files: Option<&BTreeSet<(PathBuf, String)>>, updates: &mut Updates<'_>) {
+        let mut round = Round {
+            trust: self.trust,
+            updates,
+            gone: Vec::new(),
+            busy: false,
+        };
+        for dir in &mut self.dirs {
+            match files {
+                None => dir.scan(&mut round),
+                Some(files) => {
+                    let named = files.iter().filter(|(path, _)| *path == dir.path);
+                    let names: Vec<&str> = named.map(|(_, name)| &**name).collect();
+                    if !names.is_empty() {
+                        dir.scan_names(&names, &mut round);
+                    }
+                }
+            }
+        }
+        let (gone, busy) = (round.gone, round.busy);
+        self.unsettled = busy;
+        gone.into_iter().map(removed).for_each(&mut *updates);
         // A mistyped directory must not take away what the right one held.
-        if self.away().next().is_none() {
+        if files.is_none() && self.away().next().is_none() {
             let strays = std::mem::take(&mut self.strays);
-            updates.extend(strays.into_iter().map(removed));
+            strays.into_iter().map(removed).for_each(updates);
         }
-        updates.sort_by(|a, b| a.path.cmp(&b.path));
-        updates
     }
 
     /// The directories that the last scan could not list.
     pub fn away(&self) -> impl Iterator<Item = &Path> {
-        let away = self.dirs.iter().filter(|d| d.away);
+        let away = self.dirs.iter().filter(|d| d.is_away());
         away.map(|d| d.path.as_path())
     }
 
@@ -81,15 +121,57 @@ impl DirSource {
     pub fn unsettled(&self) -> bool {
         self.unsettled
     }
+
+    /// Every directory, and what the versions of its files come to as the last scan saw them; none for one that is away.
+    pub fn digests(&self) -> Vec<(String, Option<DirDigest>)> {
+        let digest = |dir: &PolicyDir| {
+            let stamps = dir
+                .files
+                .iter()
+                .map(|(name, known)| (&**name, known.stamp()));
+            (!dir.is_away()).then(|| digest(stamps))
+        };
+        let dirs = self.dirs.iter();
+        dirs.map(|dir| (dir.path.display().to_string(), digest(dir)))
+            .collect()
+    }
+}
+
+/// One scan.
+struct Round<'a, 'b> {
+    trust: Trust,
+    updates: &'a mut Updates<'b>,
+    gone: Vec<String>,
+    /// Whether a file was being written to.
+    busy: bool,
+}
+
+/// Which version of a file was delivered.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    /// None; or the next scan must read it whatever it finds.
+    Nothing,
+    /// The reader holds this one from a snapshot.
+    Held(Stamp),
+    /// This one.
+    Told(Stamp),
+}
+
+impl Known {
+    fn stamp(self) -> Option<Stamp> {
+        match self {
+            Known::Nothing => None,
+            Known::Held(stamp) | Known::Told(stamp) => Some(stamp),
+        }
+    }
 }
 
 #[derive(Debug)]
 struct PolicyDir {
     path: PathBuf,
-    /// The files delivered so far, with the version delivered, or none if the next scan must read it whatever it finds.
-    files: BTreeMap<String, Option<Stamp>>,
-    /// Whether the last update told that the directory as a whole is away.
-    away: bool,
+    /// The files delivered so far, by name.
+    files: BTreeMap<String, Known>,
+    seen: Seen,
 }
 
 impl PolicyDir {
@@ -97,82 +179,106 @@ impl PolicyDir {
         PolicyDir {
             path,
             files: BTreeMap::new(),
-            away: false,
+            seen: Seen::Never,
         }
     }
 
-    /// Returns whether a file was being written to.
-    fn scan(&mut self, trust: Trust, updates: &mut Vec<FileUpdate>) -> bool {
-        let dir_path = self.path.display().to_string();
-        let (dir, names) = match list(&self.path, &dir_path, trust) {
+    fn is_away(&self) -> bool {
+        self.seen == Seen::Away
+    }
+
+    /// What comes before a file's name in its path.
+    fn prefix(&self) -> String {
+        self.path.join("").display().to_string()
+    }
+
+    fn scan(&mut self, round: &mut Round<'_, '_>) {
+        let shown = self.path.display().to_string();
+        let listing = match list(&self.path, &shown, round.trust) {
             Ok(listing) => listing,
             Err(issue) => {
-                self.away = true;
-                updates.push(unreadable(dir_path, *issue));
-                return false;
+                self.seen = Seen::Away;
+                return (round.updates)(unreadable(shown, *issue));
             }
         };
-        if std::mem::take(&mut self.away) {
-            updates.push(removed(dir_path));
+        if self.is_away() {
+            round.gone.push(shown);
         }
-        let mut busy = false;
-        let mut gone: BTreeSet<String> = self.files.keys().cloned().collect();
-        for name in names {
-            let path = self.path.join(&*name).display().to_string();
-            let known = self.files.get(&path).copied().flatten();
-            let seen = match name {
-                Name::Text(name) => look(&dir, &name, &path, known, trust),
-                Name::NotUtf8(_) => Look::Failed(misnamed(&path)),
-            };
-            busy |= matches!(seen, Look::Busy(_));
-            if !matches!(seen, Look::Gone) {
-                gone.remove(&path);
-            }
-            self.deliver(path, known, seen, updates);
+        self.seen = listing.seen;
+        let (prefix, before) = (self.prefix(), std::mem::take(&mut self.files));
+        for name in &listing.names {
+            let known = before.get(&**name).copied();
+            self.look(&listing.dir, &prefix, name, known, round);
         }
-        for path in gone {
-            self.files.remove(&path);
-            updates.push(removed(path));
-        }
-        busy
+        let gone = before.keys().filter(|name| !self.files.contains_key(*name));
+        round
+            .gone
+            .extend(gone.map(|name| format!("{prefix}{name}")));
     }
 
-    fn deliver(
+    /// Looks at some files only.
+    fn scan_names(&mut self, names: &[&str], round: &mut Round<'_, '_>) {
+        let Ok(dir) = open_dir(&self.path, &self.prefix(), round.trust) else {
+            return self.scan(round);
+        };
+        // Another directory in the place of the one that was listed, or one that may hold too much.
+        if self.seen != dir.1 || self.files.len() + names.len() > MAX_FILES {
+            return self.scan(round);
+        }
+        let prefix = self.prefix();
+        for name in names {
+            let known = self.files.remove(*name);
+            self.look(
+                &dir.0,
+                &prefix,
+                &Name::Text((*name).to_owned()),
+                known,
+                round,
+            );
+            if known.is_some() && !self.files.contains_key(*name) {
+                round.gone.push(format!("{prefix}{name}"));
+            }
+        }
+    }
+
+    /// Looks at one file and tells what is new; notes it unless it is gone.
+    fn look(
         &mut self,
-        path: String,
-        known: Option<Stamp>,
-        seen: Look,
-        updates: &mut Vec<FileUpdate>,
+        dir: &OwnedFd,
+        prefix: &str,
+        name: &Name,
+        known: Option<Known>,
+        round: &mut Round<'_, '_>,
     ) {
-        let (stamp, content) = match seen {
-            Look::Unchanged | Look::Gone => return,
-            Look::Read(stamp, bytes) => (
-                Some(stamp),
-                FileContent::Parsed(api::parse_bytes(&path, &bytes)),
-            ),
+        let path = format!("{prefix}{}", &**name);
+        let before = known.and_then(Known::stamp);
+        let look = match name {
+            Name::Text(name) => look(dir, name, &path, before, round.trust),
+            Name::NotUtf8(_) => Look::Failed(misnamed(&path)),
+        };
+        round.busy |= matches!(look, Look::Busy(_));
+        let (stamp, content) = match look {
+            Look::Gone => return,
+            Look::Unchanged => {
+                let told = before.map_or(Known::Nothing, Known::Told);
+                self.files.insert((**name).to_owned(), told);
+                if !matches!(known, Some(Known::Held(_))) {
+                    return;
+                }
+                return (round.updates)(FileUpdate {
+                    path,
+                    content: FileContent::Unchanged,
+                });
+            }
+            Look::Read(stamp, bytes) => (Some(stamp), FileContent::Text(bytes, Some(stamp))),
             Look::Refused(stamp, issue) => (Some(stamp), FileContent::Unreadable(issue)),
             Look::Failed(issue) => (None, FileContent::Unreadable(issue)),
             // The old stamp stays: it is what tells an emptied file from one that was always empty.
-            Look::Busy(issue) => (known, FileContent::Unreadable(issue)),
+            Look::Busy(issue) => (before, FileContent::Unreadable(issue)),
         };
-        self.files.insert(path.clone(), stamp);
-        updates.push(FileUpdate { path, content });
-    }
-}
-
-/// A file name; one that is not UTF-8 is only good for a message.
-enum Name {
-    Text(String),
-    NotUtf8(String),
-}
-
-impl std::ops::Deref for Name {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        match self {
-            Name::Text(name) | Name::NotUtf8(name) => name,
-        }
+        let told = stamp.map_or(Known::Nothing, Known::Told);
+        self.files.insert((**name).to_owned(), told);
+        (round.updates)(FileUpdate { path, content });
     }
 }
 
@@ -192,49 +298,6 @@ fn removed(path: String) -> FileUpdate {
         path,
         content: FileContent::Removed,
     }
-}
-
-/// Opens a directory and lists its policy files. Later reads go through the open directory,
-/// so that a scan sees one directory even when another is moved into its place meanwhile.
-fn list(path: &Path, shown: &str, trust: Trust) -> Result<(OwnedFd, Vec<Name>), Box<Issue>> {
-    let keeps =
-        "what was last read from it stays in force; restore it, or remove it from the settings";
-    let unreadable = |e| {
-        let message = format!("cannot be read as a directory: {}", std::io::Error::from(e));
-        Box::new(refusal(shown, message, keeps))
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let dir = open(path, flags, Mode::empty()).map_err(unreadable)?;
-    if let Some(issue) = trust.doubt(&fstat(&dir).map_err(unreadable)?, shown) {
-        return Err(Box::new(issue));
-    }
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&dir).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let name = match entry.file_name().to_str() {
-            Ok(name) => Name::Text(name.to_owned()),
-            Err(_) => Name::NotUtf8(entry.file_name().to_string_lossy().into_owned()),
-        };
-        if is_policy_file(&name) {
-            names.push(name);
-        }
-        if names.len() > MAX_FILES {
-            let message = format!("holds more than {MAX_FILES} policy files");
-            let help = "put several objects into one file";
-            return Err(Box::new(refusal(shown, message, help)));
-        }
-    }
-    Ok((dir, names))
-}
-
-/// Whether a name is one of ours: by its ending, which what editors and package managers leave behind
-/// (`x.yaml~`, `x.yaml.swp`, `x.yaml.dpkg-old`) does not have; hidden files and `#x.yaml` are theirs too.
-pub fn is_policy_file(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-    !name.starts_with(['.', '#'])
-        && ["yaml", "yml", "json"]
-            .iter()
-            .any(|e| ending.eq_ignore_ascii_case(e))
 }
 
 #[cfg(test)]

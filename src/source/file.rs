@@ -32,13 +32,36 @@ impl Stamp {
         clippy::unnecessary_cast,
         reason = "the field types differ between architectures"
     )]
-    fn of(stat: &Stat) -> Stamp {
+    pub(super) fn of(stat: &Stat) -> Stamp {
         Stamp {
             device: stat.st_dev as u64,
             inode: stat.st_ino as u64,
             size: stat.st_size as i64,
             modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
             changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        }
+    }
+
+    /// How many numbers make a stamp.
+    pub const WORDS: usize = 7;
+
+    /// The stamp as numbers, to be saved.
+    pub fn to_words(&self) -> [u64; Self::WORDS] {
+        let (m, c) = (self.modified, self.changed);
+        let times = [m.0, m.1, c.0, c.1].map(|n| n as u64);
+        let [m0, m1, c0, c1] = times;
+        [self.device, self.inode, self.size as u64, m0, m1, c0, c1]
+    }
+
+    /// The stamp that was saved so.
+    pub fn from_words(words: [u64; Self::WORDS]) -> Stamp {
+        let [device, inode, size, m0, m1, c0, c1] = words;
+        Stamp {
+            device,
+            inode,
+            size: size as i64,
+            modified: (m0 as i64, m1 as i64),
+            changed: (c0 as i64, c1 as i64),
         }
     }
 
@@ -59,6 +82,13 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Trust in what the program itself wrote.
+    pub fn own() -> Trust {
+        Trust {
+            uid: rustix::process::geteuid().as_raw(),
+        }
+    }
+
     /// Says why a file or directory may have been written by somebody without the right to, if so.
     pub fn doubt(self, stat: &Stat, path: &str) -> Option<Issue> {
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -130,6 +160,12 @@ pub fn look(dir: &OwnedFd, name: &str, path: &str, known: Option<Stamp>, trust: 
         return busy(path);
     }
     read(dir, name, path, trust)
+}
+
+/// What tells the version that is there now, if anything is.
+pub fn stamp(dir: &OwnedFd, name: &str) -> Option<Stamp> {
+    let stat = statat(dir, name, AtFlags::empty()).ok()?;
+    Some(Stamp::of(&stat))
 }
 
 /// An entry that was listed and is not found: removed since, or a symbolic link to nothing.

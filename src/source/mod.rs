@@ -2,12 +2,16 @@
 
 pub mod dir;
 mod file;
+mod list;
+mod walk;
 pub mod watch;
 
-pub use dir::{DirSource, is_policy_file};
-pub use watch::Watcher;
+pub use dir::DirSource;
+pub use file::Stamp;
+pub use list::{DirDigest, is_policy_file, survey};
+pub use watch::{News, Watcher};
 
-use crate::api::{Issue, Parsed, Severity};
+use crate::api::{Issue, Severity};
 
 /// News about one file (or about a directory as a whole, whose path then stands for the file).
 #[derive(Debug)]
@@ -21,8 +25,10 @@ pub struct FileUpdate {
 /// What a source found where a file is, was or should be.
 #[derive(Debug)]
 pub enum FileContent {
-    /// It was read. The result may hold errors beside valid resources.
-    Parsed(Parsed),
+    /// It was read: its bytes, and what tells this version from others.
+    Text(Vec<u8>, Option<Stamp>),
+    /// It is the version that the reader said it holds already ([`DirSource::expect`]).
+    Unchanged,
     /// It is there, or may be there, but could not be read or is not to be trusted. Never the same as removed.
     Unreadable(Issue),
     /// It is known to be gone.

@@ -5,36 +5,64 @@
 //! by a link is followed. So are the names on the way of
 //! symbolic links from inside a directory to policy files elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
 use tokio::time::{Instant, sleep_until};
 
-use super::dir::is_policy_file;
+use super::is_policy_file;
+use super::walk::{linked_files, resolve};
 
-/// A change is told when nothing happened for this long after it,
+/// A finished change (a file closed, renamed or deleted) is told this long after it, together with what else came in that time.
+const SOON: Duration = Duration::from_millis(3);
+/// While changes go on without end, each time is twice as long as the one before, up to this.
+const MAX_SOON: Duration = Duration::from_millis(100);
+/// A change that may still go on is told when nothing happened to the file for this long,
 const QUIET: Duration = Duration::from_millis(100);
 /// or this long after it when there is no quiet.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often a change is assumed when the kernel cannot tell.
 const POLL: Duration = Duration::from_secs(1);
-/// More links than this on a path are a loop, as for the kernel.
-const MAX_LINKS: usize = 40;
+/// Where something changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Perhaps everywhere.
+    Anywhere,
+    /// Only these names in these directories (as they were configured).
+    Files(BTreeSet<(PathBuf, String)>),
+}
+
+/// A thing that changed: a file in a directory, or all there is.
+type Thing = Option<(PathBuf, String)>;
 
 /// Watches directories; they need not exist.
 pub struct Watcher {
-    dirs: Vec<PathBuf>,
+    /// As configured, and absolute.
+    dirs: Vec<(PathBuf, PathBuf)>,
     events: Option<EventStream<Vec<u8>>>,
     watches: Watches,
     problem: Option<String>,
-    /// First and last event not yet told.
-    pending: Option<(Instant, Instant)>,
+    /// What changed and was not told, and when to tell.
+    pending: BTreeMap<Thing, Due>,
+    /// When was told last, and how long was waited for more.
+    told: Option<(Instant, Duration)>,
+    /// Names in the directories that were symbolic links when the watches were set.
+    links: BTreeSet<(PathBuf, OsString)>,
     next_poll: Instant,
+}
+
+/// When to tell of a change.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    at: Instant,
+    /// First event.
+    first: Instant,
+    is_finished: bool,
 }
 
 /// What an event must be about to count, for each watch.
@@ -42,20 +70,28 @@ type Watches = BTreeMap<WatchDescriptor, Interest>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Interest {
-    Everything,
+    /// It is this policy directory (or these): every file counts.
+    Directories(BTreeSet<PathBuf>),
     Names(BTreeSet<OsString>),
+    /// Both a policy directory and on the way to another.
+    Everything,
 }
 
 impl Watcher {
     /// Starts to watch. What changes from now on is told by [`Watcher::changed`]; so scan after this.
     pub fn new(dirs: Vec<PathBuf>) -> Watcher {
-        let absolute = |dir: PathBuf| std::path::absolute(&dir).unwrap_or(dir);
+        let absolute = |dir: PathBuf| {
+            let absolute = std::path::absolute(&dir).unwrap_or_else(|_| dir.clone());
+            (dir, absolute)
+        };
         let mut watcher = Watcher {
             dirs: dirs.into_iter().map(absolute).collect(),
             events: None,
             watches: Watches::new(),
             problem: None,
-            pending: None,
+            pending: BTreeMap::new(),
+            told: None,
+            links: BTreeSet::new(),
             next_poll: Instant::now() + POLL,
         };
         watcher.rearm();
@@ -67,9 +103,9 @@ impl Watcher {
         self.problem.as_deref()
     }
 
-    /// Waits until something changed and things are quiet again (100 ms, at most 500 ms after the first change).
-    /// Nothing is lost when the wait is cancelled.
-    pub async fn changed(&mut self) {
+    /// Waits until something changed: a few milliseconds after a file was closed, renamed or deleted; a tenth of a second after the
+    /// last sign of a change that may still go on. Nothing is lost when the wait is cancelled.
+    pub async fn changed(&mut self) -> News {
         while self.due().is_none_or(|due| due > Instant::now()) {
             let due = self.due();
             tokio::select! {
@@ -77,27 +113,57 @@ impl Watcher {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
-        self.pending = None;
-        self.rearm();
-        self.next_poll = Instant::now() + POLL;
+        let now = Instant::now();
+        let polled = self.problem.is_some() && self.next_poll <= now;
+        let due = |due: &Due| due.at <= now;
+        let mut things: BTreeSet<Thing> = BTreeSet::new();
+        if polled || self.pending.get(&None).is_some_and(due) {
+            // A full look sees what is pending, too.
+            self.pending.clear();
+            things.insert(None);
+        }
+        let told = self.pending.iter().filter(|(_, d)| due(d));
+        things.extend(told.map(|(thing, _)| thing.clone()));
+        self.pending.retain(|_, d| !due(d));
+        self.told = Some((now, self.wait(now)));
+        let files: Option<BTreeSet<(PathBuf, String)>> = things.into_iter().collect();
+        match files {
+            Some(files) if !files.iter().any(|file| self.is_link(file)) => News::Files(files),
+            _ => {
+                self.rearm();
+                self.next_poll = Instant::now() + POLL;
+                News::Anywhere
+            }
+        }
+    }
+
+    /// Whether a file is or was a link, whose target is to be watched, too, or no longer.
+    fn is_link(&self, (dir, name): &(PathBuf, String)) -> bool {
+        let is_link = |path: &Path| path.symlink_metadata().is_ok_and(|m| m.is_symlink());
+        self.links.contains(&(dir.clone(), name.into())) || is_link(&dir.join(name))
     }
 
     /// When to tell, as far as is known.
     fn due(&self) -> Option<Instant> {
-        let settled = self
-            .pending
-            .map(|(first, last)| (last + QUIET).min(first + PATIENCE));
+        let settled = self.pending.values().map(|due| due.at).min();
         let poll = self.problem.is_some().then_some(self.next_poll);
         settled.into_iter().chain(poll).min()
     }
 
+    /// How long to wait for more after a finished change.
+    fn wait(&self, now: Instant) -> Duration {
+        match self.told {
+            Some((at, wait)) if now.duration_since(at) < 4 * wait => (2 * wait).min(MAX_SOON),
+            _ => SOON,
+        }
+    }
+
     fn note(&mut self, event: io::Result<EventOwned>) {
         match event {
-            Ok(event) if !self.is_relevant(&event) => {}
-            Ok(_) => {
-                let now = Instant::now();
-                let first = self.pending.map_or(now, |(first, _)| first);
-                self.pending = Some((first, now));
+            Ok(event) => {
+                for thing in self.things(&event) {
+                    self.pend(thing, is_finished(event.mask));
+                }
             }
             Err(e) => {
                 self.events = None;
@@ -107,17 +173,43 @@ impl Watcher {
         }
     }
 
-    fn is_relevant(&self, event: &EventOwned) -> bool {
-        if event.mask.contains(EventMask::Q_OVERFLOW) {
-            return true;
+    fn pend(&mut self, thing: Thing, is_finished: bool) {
+        let now = Instant::now();
+        let wait = self.wait(now);
+        let due = self.pending.entry(thing).or_insert(Due {
+            at: now + QUIET,
+            first: now,
+            is_finished: false,
+        });
+        if is_finished && !due.is_finished {
+            due.at = now + wait;
+        } else if !is_finished {
+            // Also when it was finished once: it is being changed again.
+            due.at = (now + QUIET).min(due.first + PATIENCE);
         }
-        match self.watches.get(&event.wd) {
+        due.is_finished = is_finished;
+    }
+
+    /// What an event is about; nothing if it does not count.
+    fn things(&self, event: &EventOwned) -> Vec<Thing> {
+        if event.mask.contains(EventMask::Q_OVERFLOW) {
+            return vec![None];
+        }
+        let of_itself = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT;
+        match (self.watches.get(&event.wd), &event.name) {
             // A watch that is no longer ours; its last events may still be in the queue.
-            None => false,
-            Some(Interest::Everything) => true,
-            Some(Interest::Names(names)) => {
-                event.name.as_ref().is_none_or(|name| names.contains(name))
-            }
+            (None, _) => Vec::new(),
+            _ if event.mask.intersects(of_itself) => vec![None],
+            (Some(Interest::Directories(dirs)), Some(name)) => match name.to_str() {
+                Some(name) if is_policy_file(name) => dirs
+                    .iter()
+                    .map(|dir| Some((dir.clone(), name.to_owned())))
+                    .collect(),
+                Some(_) => Vec::new(),
+                None => vec![None],
+            },
+            (Some(Interest::Names(names)), Some(name)) if !names.contains(name) => Vec::new(),
+            _ => vec![None],
         }
     }
 
@@ -137,26 +229,35 @@ impl Watcher {
                 return self.fail(problem);
             }
             if self.plan() == before {
+                self.links = before.links;
                 return;
             }
         }
         self.fail("the policy directories are moving".to_owned());
     }
 
-    fn plan(&self) -> BTreeMap<PathBuf, Interest> {
-        let mut plan = BTreeMap::new();
-        for dir in &self.dirs {
+    fn plan(&self) -> Plan {
+        let mut plan = Plan::default();
+        for (configured, dir) in &self.dirs {
             let (steps, end) = resolve(dir);
-            follow(&mut plan, steps);
+            follow(&mut plan.interests, steps);
             for link in linked_files(&end) {
-                follow(&mut plan, resolve(&link).0);
+                // The link itself is a file of the directory.
+                let steps = resolve(&end.join(&link)).0.into_iter();
+                let own = (end.clone(), link.clone());
+                follow(&mut plan.interests, steps.filter(|step| *step != own));
+                plan.links.insert((configured.clone(), link));
             }
-            plan.insert(end, Interest::Everything);
+            let own = Interest::Directories([configured.clone()].into());
+            match plan.interests.get_mut(&end) {
+                Some(interest) => merge(interest, &own),
+                None => drop(plan.interests.insert(end, own)),
+            }
         }
         plan
     }
 
-    fn arm(&mut self, plan: &BTreeMap<PathBuf, Interest>) -> Result<(), String> {
+    fn arm(&mut self, plan: &Plan) -> Result<(), String> {
         if self.events.is_none() {
             let stream = Inotify::init().and_then(|i| i.into_event_stream(vec![0; 16 << 10]));
             self.events = Some(
@@ -169,9 +270,12 @@ impl Watcher {
         let mut kernel = events.watches();
         let mut wanted = Watches::new();
         let mut failure = None;
-        for (path, interest) in plan {
+        for (path, interest) in &plan.interests {
             match kernel.add(path, mask()) {
-                Ok(wd) => merge(&mut wanted, wd, interest),
+                Ok(wd) => match wanted.get_mut(&wd) {
+                    Some(known) => merge(known, interest),
+                    None => drop(wanted.insert(wd, interest.clone())),
+                },
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 Err(e) => {
                     failure = Some(format!(
@@ -193,26 +297,43 @@ impl Watcher {
     }
 }
 
+/// What to watch, and for what.
+#[derive(Default, PartialEq, Eq)]
+struct Plan {
+    interests: BTreeMap<PathBuf, Interest>,
+    /// Policy files that are links: configured directory and name.
+    links: BTreeSet<(PathBuf, OsString)>,
+}
+
 /// Adds names to be watched in their directories.
-fn follow(plan: &mut BTreeMap<PathBuf, Interest>, steps: Vec<(PathBuf, OsString)>) {
+fn follow(
+    plan: &mut BTreeMap<PathBuf, Interest>,
+    steps: impl IntoIterator<Item = (PathBuf, OsString)>,
+) {
     for (parent, name) in steps {
-        let names = plan
-            .entry(parent)
-            .or_insert_with(|| Interest::Names(BTreeSet::new()));
-        if let Interest::Names(names) = names {
-            names.insert(name);
+        let own = Interest::Names([name].into());
+        match plan.get_mut(&parent) {
+            Some(interest) => merge(interest, &own),
+            None => drop(plan.insert(parent, own)),
         }
     }
 }
 
-/// The policy files of a directory that are symbolic links; none when it cannot be listed, which the scan reports.
-fn linked_files(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let is_link = |e: &std::fs::DirEntry| {
-        is_policy_file(&e.file_name().to_string_lossy())
-            && e.file_type().is_ok_and(|t| t.is_symlink())
-    };
-    entries.filter(is_link).map(|e| e.path()).collect()
+/// Adds an interest to that which is known. A policy directory through which another is reached needs a full look at each event.
+fn merge(known: &mut Interest, more: &Interest) {
+    match (known, more) {
+        (Interest::Names(known), Interest::Names(more)) => known.extend(more.iter().cloned()),
+        (Interest::Directories(known), Interest::Directories(more)) => {
+            known.extend(more.iter().cloned());
+        }
+        (known, _) => *known = Interest::Everything,
+    }
+}
+
+/// Whether an event ends a change, so that nothing more is to be waited for.
+fn is_finished(mask: EventMask) -> bool {
+    let ends = EventMask::CLOSE_WRITE | EventMask::MOVED_TO | EventMask::MOVED_FROM;
+    mask.intersects(ends | EventMask::DELETE | EventMask::Q_OVERFLOW)
 }
 
 /// Never resolves without a stream.
@@ -239,15 +360,6 @@ fn mask() -> WatchMask {
         | WatchMask::ONLYDIR
 }
 
-fn merge(watches: &mut Watches, wd: WatchDescriptor, interest: &Interest) {
-    let known = watches.entry(wd).or_insert_with(|| interest.clone());
-    match (known, interest) {
-        (Interest::Names(known), Interest::Names(more)) => known.extend(more.iter().cloned()),
-        (known, Interest::Everything) => *known = Interest::Everything,
-        (Interest::Everything, _) => {}
-    }
-}
-
 fn hint(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::StorageFull => format!("{error} (raise the sysctl fs.inotify.max_user_watches)"),
@@ -256,37 +368,6 @@ fn hint(error: &io::Error) -> String {
         }
         _ => error.to_string(),
     }
-}
-
-/// Walks an absolute path as the kernel would: the (directory, name) pairs it looks up, and where it ends.
-/// Missing parts are taken for ordinary directories.
-fn resolve(path: &Path) -> (Vec<(PathBuf, OsString)>, PathBuf) {
-    let mut rest: VecDeque<OsString> = path.iter().map(OsStr::to_owned).collect();
-    let mut at = PathBuf::from("/");
-    let mut steps = Vec::new();
-    let mut links = 0;
-    while let Some(part) = rest.pop_front() {
-        match Path::new(&part).components().next() {
-            Some(Component::RootDir) => at = PathBuf::from("/"),
-            Some(Component::ParentDir) => drop(at.pop()),
-            Some(Component::Normal(_)) => {
-                let next = at.join(&part);
-                steps.push((at.clone(), part));
-                match std::fs::read_link(&next) {
-                    Ok(target) if links < MAX_LINKS => {
-                        links += 1;
-                        target
-                            .iter()
-                            .rev()
-                            .for_each(|part| rest.push_front(part.to_owned()));
-                    }
-                    _ => at = next,
-                }
-            }
-            _ => {}
-        }
-    }
-    (steps, at)
 }
 
 #[cfg(test)]

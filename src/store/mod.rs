@@ -2,33 +2,44 @@
 //!
 //! Bad input never takes away what is in force: a file with an error keeps all it held when it was last good, and a
 //! file that cannot be read is not one that is gone. An object in two files belongs to the one whose path sorts first.
+//!
+//! The view holds ids and documents, not resources: a resource is made when it is new or changed, handed on, and dropped; who
+//! wants it later gets it from its document. Documents are in the snapshot's journal where it can be written, else in memory.
 
-mod saved;
-pub mod snapshot;
+pub(crate) mod document;
+mod draft;
+pub mod journal;
+mod keep;
+pub mod members;
+mod table;
+mod view;
 
-pub use saved::{SavedFile, SavedObject, SavedStore};
+pub use journal::{Done, Job, Meta};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::api::{Issue, Resource, ResourceId, Severity};
-use crate::source::{FileContent, FileUpdate};
+use self::document::Doc;
+use self::draft::Draft;
+use self::journal::{Journal, Opened, ReadError, Saved, SavedFile};
+use self::table::{Entry, Table};
+use crate::api::{self, Issue, Resource, ResourceId, Severity};
+use crate::source::{FileContent, FileUpdate, Stamp};
 
-/// What became different in the view. Empty when nothing did.
-#[derive(Clone, Debug, Default)]
-pub struct Changes {
-    /// New resources, and resources with new content or at a new place (which messages about them name), sorted by id.
-    pub upserted: Vec<Resource>,
-    /// Resources that are no more, sorted.
-    pub deleted: Vec<ResourceId>,
+/// One difference of the view.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// A new resource, or one with new content.
+    Upserted(&'a Resource),
+    /// A resource at another place (file or line), which messages about it name; the content is the same.
+    Moved(&'a ResourceId),
+    /// A resource that is no more.
+    Deleted(&'a ResourceId),
 }
 
-impl Changes {
-    /// Whether nothing changed.
-    pub fn is_empty(&self) -> bool {
-        self.upserted.is_empty() && self.deleted.is_empty()
-    }
-}
+/// Takes differences as they are found. An object that goes from one file to another may go and come.
+pub type Sink<'a> = dyn FnMut(Change<'_>) + 'a;
 
 /// A file of a source. Ordered by path first: that decides which of two files owns an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,265 +48,267 @@ struct FileKey {
     source: Arc<str>,
 }
 
-/// What is known of one file.
-#[derive(Debug, Default)]
+/// What a file holds.
+#[derive(Debug)]
 struct FileState {
-    /// The resources it contributes; none if nothing usable was ever read from it.
-    held: Option<Vec<Resource>>,
-    /// What is wrong with it as it is now, or was when the snapshot was taken up.
-    issues: Vec<Issue>,
-    /// Whether `held` is older than the file as it is now.
-    outdated: bool,
-    /// Whether `held` comes from a snapshot that no source has confirmed yet.
-    unconfirmed: bool,
+    key: FileKey,
+    /// The version of the file that is held exactly and without complaint.
+    stamp: Option<Stamp>,
+    /// Its entries in order; none if nothing usable was ever read from it.
+    held: Option<Vec<u32>>,
 }
 
-/// Where a resource stands: the file and its position there. The first of several places owns the resource.
-type Place = (FileKey, usize);
-
-/// The view. Pure: whoever owns it feeds it updates and reads the differences.
+/// The view.
 #[derive(Debug, Default)]
 pub struct Store {
-    files: BTreeMap<FileKey, FileState>,
-    claims: BTreeMap<ResourceId, BTreeMap<Place, Resource>>,
-    /// Ids with more than one claim.
-    contested: BTreeSet<ResourceId>,
+    table: Table,
+    files: Vec<FileState>,
+    free_files: Vec<u32>,
+    by_key: BTreeMap<FileKey, u32>,
+    /// What is wrong with each file as it is now, or was when the snapshot was taken up.
+    issues: BTreeMap<FileKey, Vec<Issue>>,
+    /// Files whose content in force is older than the file as it is now.
+    outdated: BTreeSet<FileKey>,
+    /// Files whose content comes from a snapshot that no source has confirmed yet.
+    unconfirmed: BTreeSet<FileKey>,
+    /// Files of which only a part was ever valid, so that the rest is not in force.
+    partial: BTreeSet<FileKey>,
     revision: u64,
+    disk: keep::Disk,
 }
 
 impl Store {
-    /// An empty view, at revision 0.
+    /// An empty view that keeps everything in memory, at revision 0.
     pub fn new() -> Store {
         Store::default()
     }
 
-    /// Takes in what a source found.
-    pub fn apply(&mut self, source: &str, updates: Vec<FileUpdate>) -> Changes {
-        let source: Arc<str> = source.into();
-        let mut touched = Touched::new();
+    /// An empty view that keeps its documents in the journal of a state directory.
+    pub fn with_journal(dir: PathBuf, journal: Option<Journal>) -> Store {
+        Store {
+            disk: keep::Disk::new(dir, journal),
+            ..Store::default()
+        }
+    }
+
+    /// Opens the snapshot of a state directory: a view without content that keeps its documents there, the state to seed it with,
+    /// and messages about what cannot be used.
+    pub fn open(dir: &Path) -> (Store, Option<Saved>, Vec<String>) {
+        let Opened {
+            saved,
+            journal,
+            messages,
+        } = journal::open(dir);
+        let mut store = Store::with_journal(dir.to_owned(), journal);
+        store.disk.opened(saved.as_ref());
+        (store, saved, messages)
+    }
+
+    /// Takes in what a source found: first what is there, then what is gone, so that an object that moved is never away.
+    pub fn apply(&mut self, source: &str, mut updates: Vec<FileUpdate>, sink: &mut Sink<'_>) {
+        updates.sort_by_key(|update| matches!(update.content, FileContent::Removed));
         for update in updates {
-            let key = FileKey {
-                path: update.path.into(),
-                source: source.clone(),
-            };
-            match update.content {
-                FileContent::Removed => {
-                    self.hold(&key, None, &mut touched);
-                    self.files.remove(&key);
+            self.take(source, update, sink);
+        }
+    }
+
+    /// Takes in what a source found about one file.
+    pub fn take(&mut self, source: &str, update: FileUpdate, sink: &mut Sink<'_>) {
+        let key = FileKey {
+            path: update.path.into(),
+            source: source.into(),
+        };
+        match update.content {
+            FileContent::Removed => self.remove(&key, sink),
+            FileContent::Unreadable(issue) => self.keep(&key, vec![issue]),
+            FileContent::Unchanged => drop(self.unconfirmed.remove(&key)),
+            FileContent::Text(text, stamp) => {
+                let parsed = api::parse_bytes(&key.path, &text);
+                drop(text);
+                let mut draft = Draft::new(self, key, sink);
+                for resource in parsed.resources {
+                    draft.push(resource);
                 }
-                FileContent::Unreadable(issue) => self.keep(&key, vec![issue]),
-                FileContent::Parsed(parsed) if !parsed.has_errors() => {
-                    self.replace(&key, parsed.resources, parsed.issues, &mut touched);
-                }
-                FileContent::Parsed(parsed) => {
-                    let nothing_held = self.files.get(&key).is_none_or(|f| f.held.is_none());
-                    if nothing_held && !parsed.resources.is_empty() {
-                        self.replace(&key, parsed.resources, parsed.issues, &mut touched);
-                    } else {
-                        self.keep(&key, parsed.issues);
-                    }
-                }
+                draft.finish(parsed.issues, stamp);
             }
         }
-        self.settle(touched)
     }
 
     /// Takes up what a snapshot saved, as the last good content of files that no source has delivered yet.
     /// Objects that the present rules no longer accept are left out and reported.
-    pub fn seed(&mut self, saved: SavedStore) -> Changes {
-        let mut touched = Touched::new();
+    pub fn seed(&mut self, saved: Saved, sink: &mut Sink<'_>) {
+        // Another version may find something to complain about in files that have not changed.
+        let same_version = saved.meta.version == env!("CARGO_PKG_VERSION");
         for file in saved.files {
-            let key = FileKey {
-                path: file.path.as_str().into(),
-                source: file.source.as_str().into(),
-            };
-            if self.files.contains_key(&key) {
-                continue;
-            }
-            let (resources, issues) = saved::restore(file);
-            self.replace(&key, resources, issues, &mut touched);
-            if let Some(state) = self.files.get_mut(&key) {
-                state.unconfirmed = true;
-            }
-        }
-        self.settle(touched)
-    }
-
-    /// What a snapshot needs to bring back this view: the content held of every file.
-    pub fn saved(&self) -> SavedStore {
-        let files = self.files.iter().filter_map(|(key, state)| {
-            let held = state.held.as_ref()?;
-            Some(saved::save(&key.source, &key.path, held))
-        });
-        SavedStore {
-            files: files.collect(),
+            self.seed_file(file, same_version, sink);
         }
     }
 
-    /// The resources in force, sorted by id.
-    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
-        self.claims
-            .values()
-            .filter_map(|places| places.values().next())
-    }
-
-    /// One resource in force.
-    pub fn get(&self, id: &ResourceId) -> Option<&Resource> {
-        self.claims.get(id)?.values().next()
-    }
-
-    /// Counts the changes of the resources in force: it differs whenever they do.
-    pub fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    /// What is wrong now, sorted by place.
-    pub fn problems(&self) -> Vec<Issue> {
-        let mut issues: Vec<Issue> = self
-            .files
-            .values()
-            .flat_map(|f| f.issues.iter().cloned())
-            .collect();
-        issues.extend(self.contested.iter().flat_map(|id| self.conflicts(id)));
-        issues.sort_by(|a, b| {
-            let left = (&a.file, a.line, a.column, &a.object, &a.message);
-            left.cmp(&(&b.file, b.line, b.column, &b.object, &b.message))
-        });
-        issues
-    }
-
-    /// Paths of the files whose content in force is older than the file: the file has errors or cannot be read.
-    pub fn outdated(&self) -> impl Iterator<Item = &str> {
-        self.files
-            .iter()
-            .filter(|(_, state)| state.outdated)
-            .map(|(key, _)| &*key.path)
-    }
-
-    /// Paths of the files that are in force from a snapshot, because their source has not delivered them.
-    pub fn unconfirmed(&self) -> impl Iterator<Item = &str> {
-        self.files
-            .iter()
-            .filter(|(_, state)| state.unconfirmed)
-            .map(|(key, _)| &*key.path)
-    }
-
-    /// Paths of all files of a source of which content is in force; what [`crate::source::DirSource::expect`] wants after a seed.
-    pub fn paths(&self, source: &str) -> impl Iterator<Item = &str> {
-        let of_source = move |(key, state): &(&FileKey, &FileState)| {
-            &*key.source == source && state.held.is_some()
+    fn seed_file(&mut self, file: SavedFile, same_version: bool, sink: &mut Sink<'_>) {
+        let key = FileKey {
+            path: file.path.into(),
+            source: file.source.into(),
         };
-        self.files
-            .iter()
-            .filter(of_source)
-            .map(|(key, _)| &*key.path)
-    }
-
-    /// New content for a file.
-    fn replace(
-        &mut self,
-        key: &FileKey,
-        resources: Vec<Resource>,
-        issues: Vec<Issue>,
-        touched: &mut Touched,
-    ) {
-        self.hold(key, Some(resources), touched);
-        let state = self.files.entry(key.clone()).or_default();
-        state.issues = issues;
-        state.outdated = false;
-        state.unconfirmed = false;
+        if self.by_key.contains_key(&key) || self.issues.contains_key(&key) {
+            return;
+        }
+        let Some(journal) = self.disk.journal() else {
+            return;
+        };
+        let mut issues = Vec::new();
+        let mut peek = journal.peek();
+        let mut draft = Draft::new(self, key.clone(), sink);
+        for object in file.objects {
+            let body = match peek.document(object.spot) {
+                Ok(body) => body,
+                Err(error) => {
+                    issues.push(unreadable(&key, object.line, None, &error));
+                    continue;
+                }
+            };
+            match document::decode(body, &key.path, object.line) {
+                Ok(resource) => {
+                    draft.put(resource, document::hash(body), Doc::Disk(object.spot));
+                }
+                Err(mut errors) => issues.append(&mut errors),
+            }
+        }
+        let stamp = file.stamp.filter(|_| same_version);
+        let whole = issues.is_empty();
+        draft.finish(issues, stamp);
+        if whole {
+            self.disk.clean(&key);
+        }
+        if self.by_key.contains_key(&key) {
+            self.unconfirmed.insert(key);
+        }
     }
 
     /// Keeps what a file held, whatever that is, and notes what is wrong with it.
     fn keep(&mut self, key: &FileKey, issues: Vec<Issue>) {
-        let state = self.files.entry(key.clone()).or_default();
-        state.issues = issues;
-        state.outdated = state.held.is_some();
+        if let Some(at) = self.by_key.get(key) {
+            let file = &mut self.files[*at as usize];
+            if file.held.is_some() {
+                self.outdated.insert(key.clone());
+                if file.stamp.take().is_some() {
+                    self.disk.dirty(key);
+                }
+            }
+        }
+        self.complain(key, issues);
     }
 
-    /// Swaps the resources a file contributes, in `files` and `claims`; remembers every id that may have changed.
-    fn hold(&mut self, key: &FileKey, resources: Option<Vec<Resource>>, touched: &mut Touched) {
-        let state = self.files.entry(key.clone()).or_default();
-        let before = std::mem::replace(&mut state.held, resources.clone()).unwrap_or_default();
-        for resource in before.iter().chain(resources.iter().flatten()) {
-            if !touched.contains_key(&resource.id) {
-                let owner = self
-                    .claims
-                    .get(&resource.id)
-                    .and_then(|c| c.values().next());
-                touched.insert(resource.id.clone(), owner.cloned());
-            }
+    fn complain(&mut self, key: &FileKey, issues: Vec<Issue>) {
+        match issues.is_empty() {
+            true => self.issues.remove(key),
+            false => self.issues.insert(key.clone(), issues),
+        };
+    }
+
+    fn remove(&mut self, key: &FileKey, sink: &mut Sink<'_>) {
+        self.issues.remove(key);
+        self.outdated.remove(key);
+        self.unconfirmed.remove(key);
+        self.partial.remove(key);
+        let Some(at) = self.by_key.remove(key) else {
+            return;
+        };
+        let held = self.files[at as usize].held.take().unwrap_or_default();
+        for entry in held {
+            self.withdraw(entry, sink);
         }
-        for (n, resource) in before.into_iter().enumerate() {
-            if let Some(places) = self.claims.get_mut(&resource.id) {
-                places.remove(&(key.clone(), n));
+        self.free_files.push(at);
+        self.disk.dirty(key);
+    }
+
+    /// Takes an entry out of the view.
+    fn withdraw(&mut self, at: u32, sink: &mut Sink<'_>) {
+        let id = self.table.entry(at).id();
+        let was_first = self.table.find(&id) == Some(at);
+        let hash = self.table.entry(at).hash;
+        self.table.unlink(at);
+        self.table.discard(at);
+        match self.table.find(&id) {
+            _ if !was_first => {}
+            None => self.tell(Change::Deleted(&id), sink),
+            Some(now) if self.table.entry(now).hash == hash => {
+                self.tell(Change::Moved(&id), sink);
             }
-        }
-        for (n, resource) in resources.into_iter().flatten().enumerate() {
-            self.claims
-                .entry(resource.id.clone())
-                .or_default()
-                .insert((key.clone(), n), resource);
+            Some(now) => self.tell_decoded(now, sink),
         }
     }
 
-    /// Compares the owners of all touched ids with what they were.
-    fn settle(&mut self, touched: Touched) -> Changes {
-        let mut changes = Changes::default();
-        for (id, before) in touched {
-            let places = self.claims.get(&id).map_or(0, BTreeMap::len);
-            if places == 0 {
-                self.claims.remove(&id);
-            }
-            if places > 1 {
-                self.contested.insert(id.clone())
-            } else {
-                self.contested.remove(&id)
-            };
-            match (before, self.get(&id)) {
-                (Some(before), Some(now)) if is_same(&before, now) => {}
-                (_, Some(now)) => changes.upserted.push(now.clone()),
-                (Some(_), None) => changes.deleted.push(id),
-                (None, None) => {}
-            }
-        }
-        if !changes.is_empty() {
-            self.revision += 1;
-        }
-        changes
+    fn tell(&mut self, change: Change<'_>, sink: &mut Sink<'_>) {
+        self.revision += 1;
+        sink(change);
     }
 
-    /// One error for each place of an object beyond the first.
-    fn conflicts(&self, id: &ResourceId) -> Vec<Issue> {
-        let Some(places) = self.claims.get(id) else {
-            return Vec::new();
+    /// Tells of an entry that came into force. What cannot be read is reported, and what was in force before it stays.
+    fn tell_decoded(&mut self, at: u32, sink: &mut Sink<'_>) {
+        match self.resource(self.table.entry(at)) {
+            Ok(resource) => self.tell(Change::Upserted(&resource), sink),
+            Err(issue) => {
+                let key = self.files[self.table.entry(at).file as usize].key.clone();
+                self.issues.entry(key).or_default().push(*issue);
+            }
+        }
+    }
+
+    /// The resource of an entry.
+    fn resource(&self, entry: &Entry) -> Result<Resource, Box<Issue>> {
+        let key = &self.files[entry.file as usize].key;
+        let broken = |error| Box::new(unreadable(key, entry.line, Some(entry.id()), &error));
+        let body = entry
+            .doc
+            .body(self.disk.journal().as_ref())
+            .map_err(broken)?;
+        let decoded = document::decode(&body, &key.path, entry.line);
+        decoded.map_err(|errors| {
+            let first = errors.into_iter().next();
+            first.map_or_else(|| broken(ReadError::Lost), Box::new)
+        })
+    }
+
+    /// The number of a file, which is made if it is not there.
+    fn file(&mut self, key: &FileKey) -> u32 {
+        if let Some(at) = self.by_key.get(key) {
+            return *at;
+        }
+        let state = FileState {
+            key: key.clone(),
+            stamp: None,
+            held: None,
         };
-        let mut origins = places.values().map(|resource| &resource.origin);
-        let Some(owner) = origins.next() else {
-            return Vec::new();
+        let at = match self.free_files.pop() {
+            Some(free) => {
+                self.files[free as usize] = state;
+                free
+            }
+            None => {
+                self.files.push(state);
+                self.files.len() as u32 - 1
+            }
         };
-        let issue = |loser: &crate::api::Origin| Issue {
-            severity: Severity::Error,
-            file: loser.file.to_string(),
-            line: loser.line,
-            column: 0,
-            object: Some(id.clone()),
-            path: String::new(),
-            value: None,
-            message: format!("is also in {owner}, which is the one in force"),
-            help: Some("remove one of the two".to_owned()),
-        };
-        origins.map(issue).collect()
+        self.by_key.insert(key.clone(), at);
+        at
     }
 }
 
-/// Whether nothing differs that anybody can see: content, file and lines.
-fn is_same(a: &Resource, b: &Resource) -> bool {
-    a.same_content(b) && a.origin == b.origin && a.rule_lines() == b.rule_lines()
+/// A document that was saved and cannot be had back.
+fn unreadable(key: &FileKey, line: u32, object: Option<ResourceId>, error: &ReadError) -> Issue {
+    let why = match error {
+        ReadError::Io(cause) => format!("{error}: {cause}"),
+        ReadError::Damaged(_) | ReadError::Lost => error.to_string(),
+    };
+    let message = format!("the document is lost: {why}");
+    let help = "write the file again; what was in force before stays until then";
+    Issue {
+        line,
+        object,
+        severity: Severity::Error,
+        ..crate::source::refusal(&key.path, message, help)
+    }
 }
-
-/// Ids that may have changed, with the resource that was in force before.
-type Touched = BTreeMap<ResourceId, Option<Resource>>;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::prune::{Traffic, prune};
 use super::{Conntrack, Packet, Path, decide};
 use crate::calc::HostPolicy;
-use crate::dataplane::conntrack::{Flow, Tuple};
+use crate::dataplane::conntrack::Tuple;
 use crate::dataplane::links::Links;
 
 /// More shortened policies than this are not kept.
@@ -32,9 +32,10 @@ impl<'a, R: FnMut(IpAddr) -> Option<String>> FlowJudge<'a, R> {
         }
     }
 
-    /// Whether the policy denies the flow. Flows of the host with itself, and those whose way nobody can tell, are left alone.
-    pub fn denies(&mut self, flow: &Flow) -> bool {
-        let (from, to) = (flow.original.src, flow.reply.src);
+    /// Whether the policy denies a flow with such a first packet and such answers. Flows of the host with itself, and those whose
+    /// way nobody can tell, are left alone.
+    pub fn denies(&mut self, original: &Tuple, reply: &Tuple) -> bool {
+        let (from, to) = (original.src, reply.src);
         let path = match (self.is_own(from), self.is_own(to)) {
             (true, true) => return false,
             (false, true) => self.interface(from).map(|iface| Path::In { iface }),
@@ -51,18 +52,8 @@ impl<'a, R: FnMut(IpAddr) -> Option<String>> FlowJudge<'a, R> {
         let Some(path) = path else {
             return false;
         };
-        let packet = first_packet(&flow.original, &flow.reply);
+        let packet = first_packet(original, reply);
         !self.decide(&packet, &path)
-    }
-
-    /// Whether the policy denies a flow that a process of this host began.
-    pub fn denies_outgoing(&mut self, tuple: &Tuple) -> bool {
-        let Some(iface) = self.interface(tuple.dst) else {
-            return false;
-        };
-        let answer = reversed(tuple);
-        let packet = first_packet(tuple, &answer);
-        !self.decide(&packet, &Path::Out { iface })
     }
 
     fn decide(&mut self, packet: &Packet, path: &Path) -> bool {
@@ -98,17 +89,6 @@ impl<'a, R: FnMut(IpAddr) -> Option<String>> FlowJudge<'a, R> {
             return self.links.keys().find(is_other).cloned();
         }
         (self.route)(address)
-    }
-}
-
-/// The same flow seen from the other end.
-pub fn reversed(tuple: &Tuple) -> Tuple {
-    Tuple {
-        src: tuple.dst,
-        dst: tuple.src,
-        sport: tuple.dport,
-        dport: tuple.sport,
-        ..*tuple
     }
 }
 

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use flows::{FlowJudge, reversed};
+pub use flows::FlowJudge;
 pub use packet::{Conntrack, Packet, Path};
 pub use prune::{Traffic, prune};
 pub use query::{Answer, Query, explain};

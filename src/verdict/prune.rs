@@ -33,7 +33,7 @@ pub fn prune(policy: &HostPolicy, traffic: Traffic) -> HostPolicy {
             ..(**lists).clone()
         })
     };
-    let policies: BTreeMap<ResourceId, Arc<RuleLists>> = policy
+    let policies: BTreeMap<Arc<ResourceId>, Arc<RuleLists>> = policy
         .policies
         .iter()
         .map(|(id, lists)| (id.clone(), shorten(lists)))
@@ -68,14 +68,14 @@ fn map<K: Ord + Clone, V>(from: &BTreeMap<K, V>, with: impl Fn(&V) -> V) -> BTre
 }
 
 /// A tier without the policies that have no rule left. One stays, since a tier in which some policy applies ends in its default.
-fn block(block: &TierBlock, policies: &BTreeMap<ResourceId, Arc<RuleLists>>) -> TierBlock {
+fn block(block: &TierBlock, policies: &BTreeMap<Arc<ResourceId>, Arc<RuleLists>>) -> TierBlock {
     let keep = |direction: Direction| {
         let all = block.policies(direction);
-        let has_rules = |id: &&ResourceId| {
+        let has_rules = |id: &&Arc<ResourceId>| {
             let lists = policies.get(*id);
             lists.is_some_and(|lists| !lists.rules(direction).is_empty())
         };
-        let mut kept: Vec<ResourceId> = all.iter().filter(has_rules).cloned().collect();
+        let mut kept: Vec<Arc<ResourceId>> = all.iter().filter(has_rules).cloned().collect();
         if kept.is_empty() {
             kept.extend(all.first().cloned());
         }

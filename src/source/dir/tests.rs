@@ -5,6 +5,21 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 use super::*;
+use crate::api;
+use crate::source::{is_policy_file, survey};
+
+fn scan(source: &mut DirSource) -> Vec<FileUpdate> {
+    let mut updates = Vec::new();
+    source.scan(&mut |update| updates.push(update));
+    updates
+}
+
+fn scan_for(source: &mut DirSource, dir: &Path, names: &[&str]) -> Vec<FileUpdate> {
+    let files = names.iter().map(|n| (dir.to_owned(), (*n).to_owned()));
+    let mut updates = Vec::new();
+    source.scan_for(&News::Files(files.collect()), &mut |u| updates.push(u));
+    updates
+}
 
 fn set(name: &str) -> String {
     format!(
@@ -48,8 +63,14 @@ fn chmod(path: &Path, mode: u32) {
 /// `name: what` of every update, by the last part of the path.
 fn said(updates: &[FileUpdate]) -> Vec<String> {
     let what = |content: &FileContent| match content {
-        FileContent::Parsed(p) if p.has_errors() => "errors".to_owned(),
-        FileContent::Parsed(p) => p.resources.len().to_string(),
+        FileContent::Text(text, _) => {
+            let parsed = api::parse_bytes("x", text);
+            match parsed.has_errors() {
+                true => "errors".to_owned(),
+                false => parsed.resources.len().to_string(),
+            }
+        }
+        FileContent::Unchanged => "unchanged".to_owned(),
         FileContent::Unreadable(issue) => issue.message.clone(),
         FileContent::Removed => "removed".to_owned(),
     };
@@ -66,15 +87,15 @@ fn delivers_only_what_changed_sorted_by_path() {
     bed.write("b.yaml", &set("b"));
     bed.write("a.json", &set("a"));
     let mut source = bed.source();
-    assert_eq!(said(&source.scan()), ["a.json: 1", "b.yaml: 1"]);
-    assert!(source.scan().is_empty());
+    assert_eq!(said(&scan(&mut source)), ["a.json: 1", "b.yaml: 1"]);
+    assert!(scan(&mut source).is_empty());
     bed.write("b.yaml", &format!("{}{}", set("b"), set("c").trim_end()));
     fs::remove_file(bed.dir.join("a.json")).unwrap();
-    let updates = source.scan();
+    let updates = scan(&mut source);
     assert_eq!(updates.len(), 2);
-    assert_eq!(said(&updates)[0], "a.json: removed");
-    assert_eq!(updates[1].path, bed.path("b.yaml"));
-    assert!(source.scan().is_empty());
+    assert_eq!(updates[0].path, bed.path("b.yaml"));
+    assert_eq!(said(&updates)[1], "a.json: removed");
+    assert!(scan(&mut source).is_empty());
 }
 
 #[test]
@@ -82,14 +103,14 @@ fn a_rewrite_of_the_same_size_is_seen() {
     let bed = Bed::new();
     bed.write("a.yaml", &set("a"));
     let mut source = bed.source();
-    source.scan();
+    scan(&mut source);
     std::thread::sleep(Duration::from_millis(20));
     bed.write("a.yaml", &set("b"));
-    let updates = source.scan();
-    let FileContent::Parsed(parsed) = &updates[0].content else {
+    let updates = scan(&mut source);
+    let FileContent::Text(text, _) = &updates[0].content else {
         panic!("{updates:?}")
     };
-    assert_eq!(parsed.resources[0].id.name, "b");
+    assert_eq!(*text, set("b").into_bytes());
 }
 
 #[test]
@@ -122,18 +143,18 @@ fn a_directory_that_is_away_is_not_an_empty_one() {
     let bed = Bed::new();
     bed.write("a.yaml", &set("a"));
     let mut source = bed.source();
-    source.scan();
+    scan(&mut source);
     let aside = bed.root.path().join("aside");
     fs::rename(&bed.dir, &aside).unwrap();
     assert!(
-        said(&source.scan())[0]
+        said(&scan(&mut source))[0]
             .starts_with("policy.d: cannot be read as a directory: No such file")
     );
     fs::rename(&aside, &bed.dir).unwrap();
-    assert_eq!(said(&source.scan()), ["policy.d: removed"]);
+    assert_eq!(said(&scan(&mut source)), ["policy.d: removed"]);
     fs::rename(&bed.dir, &aside).unwrap();
     fs::create_dir(&bed.dir).unwrap();
-    assert_eq!(said(&source.scan()), ["a.yaml: removed"]);
+    assert_eq!(said(&scan(&mut source)), ["a.yaml: removed"]);
 }
 
 #[test]
@@ -141,7 +162,7 @@ fn a_file_in_the_place_of_the_directory_is_an_issue() {
     let bed = Bed::new();
     fs::remove_dir(&bed.dir).unwrap();
     fs::write(&bed.dir, "x").unwrap();
-    assert!(said(&bed.source().scan())[0].contains("Not a directory"));
+    assert!(said(&scan(&mut bed.source()))[0].contains("Not a directory"));
 }
 
 #[test]
@@ -149,25 +170,25 @@ fn refuses_what_others_may_have_written() {
     let bed = Bed::new();
     bed.write("a.yaml", &set("a"));
     let mut source = bed.source();
-    source.scan();
+    scan(&mut source);
     chmod(&bed.dir.join("a.yaml"), 0o646);
     assert_eq!(
-        said(&source.scan()),
+        said(&scan(&mut source)),
         ["a.yaml: is writable by everyone (mode 0646)"]
     );
     assert!(
-        source.scan().is_empty(),
+        scan(&mut source).is_empty(),
         "a refused version is reported once"
     );
     chmod(&bed.dir.join("a.yaml"), 0o644);
-    assert_eq!(said(&source.scan()), ["a.yaml: 1"]);
+    assert_eq!(said(&scan(&mut source)), ["a.yaml: 1"]);
     chmod(&bed.dir, 0o777);
     assert_eq!(
-        said(&source.scan()),
+        said(&scan(&mut source)),
         ["policy.d: is writable by everyone (mode 0777)"]
     );
     chmod(&bed.dir, 0o1777);
-    assert_eq!(said(&source.scan()), ["policy.d: removed"]);
+    assert_eq!(said(&scan(&mut source)), ["policy.d: removed"]);
 }
 
 #[test]
@@ -179,7 +200,7 @@ fn refuses_foreign_owners() {
         return;
     }
     assert_eq!(
-        said(&bed.source().scan()),
+        said(&scan(&mut bed.source())),
         ["a.yaml: is owned by uid 12345, not by root or uid 0"]
     );
 }
@@ -192,7 +213,7 @@ fn pipes_links_and_directories() {
         rustix::fs::CWD,
         bed.dir.join("p.yaml"),
         rustix::fs::FileType::Fifo,
-        Mode::from_raw_mode(0o600),
+        rustix::fs::Mode::from_raw_mode(0o600),
         0,
     )
     .unwrap();
@@ -202,7 +223,7 @@ fn pipes_links_and_directories() {
     symlink(&target, bed.dir.join("link.yaml")).unwrap();
     let mut source = bed.source();
     assert_eq!(
-        said(&source.scan()),
+        said(&scan(&mut source)),
         [
             "d.yaml: is not a regular file",
             "dangling.yaml: is a symbolic link to a file that does not exist",
@@ -211,13 +232,17 @@ fn pipes_links_and_directories() {
         ]
     );
     chmod(&target, 0o666);
-    let said_now = said(&source.scan());
+    let said_now = said(&scan(&mut source));
     assert!(
         said_now.contains(&"link.yaml: is writable by everyone (mode 0666)".to_owned()),
         "{said_now:?}"
     );
     fs::remove_file(&target).unwrap();
-    assert!(said(&source.scan()).iter().all(|s| !s.contains("removed")));
+    assert!(
+        said(&scan(&mut source))
+            .iter()
+            .all(|s| !s.contains("removed"))
+    );
 }
 
 #[test]
@@ -236,7 +261,7 @@ fn oversized_and_misnamed() {
         set("x"),
     )
     .unwrap();
-    let said = said(&bed.source().scan());
+    let said = said(&scan(&mut bed.source()));
     assert_eq!(
         said[0],
         "big.yaml: has 67108865 bytes, at most 67108864 are read"
@@ -252,9 +277,9 @@ fn a_file_just_emptied_is_being_rewritten() {
     let bed = Bed::new();
     bed.write("a.yaml", &set("a"));
     let mut source = bed.source();
-    source.scan();
+    scan(&mut source);
     bed.write("a.yaml", "");
-    assert_eq!(said(&source.scan()), ["a.yaml: is being written to"]);
+    assert_eq!(said(&scan(&mut source)), ["a.yaml: is being written to"]);
     assert!(source.unsettled());
     let old = SystemTime::now() - Duration::from_secs(5);
     fs::File::options()
@@ -263,7 +288,7 @@ fn a_file_just_emptied_is_being_rewritten() {
         .unwrap()
         .set_modified(old)
         .unwrap();
-    assert_eq!(said(&source.scan()), ["a.yaml: 0"]);
+    assert_eq!(said(&scan(&mut source)), ["a.yaml: 0"]);
     assert!(!source.unsettled());
 }
 
@@ -273,25 +298,109 @@ fn files_of_a_snapshot_are_missed_only_where_the_directory_is_there() {
     bed.write("a.yaml", &set("a"));
     let lost = bed.root.path().join("lost.d");
     let mut source = DirSource::new(vec![bed.dir.clone(), lost.clone()]);
-    source.expect([
-        bed.path("a.yaml"),
-        bed.path("old.yaml"),
-        lost.join("kept.yaml").display().to_string(),
-        "/no/longer/configured.yaml".to_owned(),
-    ]);
-    let first = said(&source.scan());
+    source.expect(
+        [
+            bed.path("a.yaml"),
+            bed.path("old.yaml"),
+            lost.join("kept.yaml").display().to_string(),
+            "/no/longer/configured.yaml".to_owned(),
+        ]
+        .map(|path| (path, None)),
+    );
+    let first = said(&scan(&mut source));
     assert!(first[0].starts_with("lost.d: cannot be read"), "{first:?}");
     assert_eq!(first[1..], ["a.yaml: 1", "old.yaml: removed"]);
     assert_eq!(source.away().collect::<Vec<_>>(), [&lost]);
     fs::create_dir(&lost).unwrap();
-    let then = said(&source.scan());
+    let then = said(&scan(&mut source));
     assert_eq!(
         then,
         [
-            "configured.yaml: removed",
             "lost.d: removed",
-            "kept.yaml: removed"
+            "kept.yaml: removed",
+            "configured.yaml: removed",
         ],
         "a mistyped directory does not take away what the right one held"
     );
+}
+
+fn stamp_of(update: &FileUpdate) -> (String, Option<Stamp>) {
+    match &update.content {
+        FileContent::Text(_, stamp) => (update.path.clone(), *stamp),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_version_that_is_held_already_is_not_read() {
+    let bed = Bed::new();
+    bed.write("a.yaml", &set("a"));
+    bed.write("b.yaml", &set("b"));
+    let held: Vec<_> = scan(&mut bed.source()).iter().map(stamp_of).collect();
+    std::thread::sleep(Duration::from_millis(20));
+    bed.write("b.yaml", &set("c"));
+    let mut source = bed.source();
+    source.expect(held);
+    assert_eq!(said(&scan(&mut source)), ["a.yaml: unchanged", "b.yaml: 1"]);
+    assert!(scan(&mut source).is_empty(), "it is said once");
+    source.forget(&bed.path("a.yaml"));
+    assert_eq!(said(&scan(&mut source)), ["a.yaml: 1"]);
+}
+
+#[test]
+fn named_files_are_looked_at_and_no_others() {
+    let bed = Bed::new();
+    bed.write("a.yaml", &set("a"));
+    bed.write("b.yaml", &set("b"));
+    let mut source = bed.source();
+    assert_eq!(
+        said(&scan_for(&mut source, &bed.dir, &["b.yaml"])),
+        ["a.yaml: 1", "b.yaml: 1"],
+        "never listed before"
+    );
+    bed.write("a.yaml", "");
+    bed.write("c.yaml", &set("c"));
+    assert_eq!(
+        said(&scan_for(&mut source, &bed.dir, &["c.yaml", "none.yaml"])),
+        ["c.yaml: 1"]
+    );
+    fs::remove_file(bed.dir.join("b.yaml")).unwrap();
+    assert_eq!(
+        said(&scan_for(&mut source, &bed.dir, &["b.yaml"])),
+        ["b.yaml: removed"]
+    );
+    assert!(scan_for(&mut source, &bed.dir, &["b.yaml"]).is_empty());
+    assert!(scan_for(&mut source, Path::new("/elsewhere"), &["a.yaml"]).is_empty());
+    assert_eq!(said(&scan(&mut source)), ["a.yaml: is being written to"]);
+    let other = bed.root.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::remove_dir_all(&bed.dir).unwrap();
+    fs::rename(&other, &bed.dir).unwrap();
+    let said = said(&scan_for(&mut source, &bed.dir, &["x.yaml"]));
+    assert_eq!(
+        said,
+        ["a.yaml: removed", "c.yaml: removed"],
+        "another directory is listed as a whole"
+    );
+}
+
+#[test]
+fn a_survey_tells_whether_anything_changed() {
+    let bed = Bed::new();
+    bed.write("a.yaml", &set("a"));
+    bed.write("bad.yaml", "{ not closed");
+    symlink("nowhere", bed.dir.join("dangling.yaml")).unwrap();
+    let lost = bed.root.path().join("lost.d");
+    let dirs = vec![bed.dir.clone(), lost.clone()];
+    let mut source = DirSource::new(dirs.clone());
+    scan(&mut source);
+    let seen = source.digests();
+    assert_eq!(seen, survey(&dirs));
+    assert!(seen.iter().any(|(_, digest)| digest.is_none()));
+    bed.write("b.yaml", &set("b"));
+    assert_ne!(seen, survey(&dirs));
+    scan_for(&mut source, &bed.dir, &["b.yaml"]);
+    assert_eq!(source.digests(), survey(&dirs));
+    chmod(&bed.dir.join("a.yaml"), 0o600);
+    assert_ne!(source.digests(), survey(&dirs));
 }

@@ -7,9 +7,27 @@ use super::*;
 
 /// Whether a change is told within the time that any change takes, with slack for a busy machine.
 async fn told(watcher: &mut Watcher) -> bool {
+    news(watcher).await.is_some()
+}
+
+async fn news(watcher: &mut Watcher) -> Option<News> {
     timeout(Duration::from_secs(3), watcher.changed())
         .await
-        .is_ok()
+        .ok()
+}
+
+/// All that is told until there is quiet.
+async fn all_news(watcher: &mut Watcher) -> Vec<News> {
+    let mut all = Vec::new();
+    while let Ok(news) = timeout(Duration::from_millis(400), watcher.changed()).await {
+        all.push(news);
+    }
+    all
+}
+
+fn files(dir: &Path, names: &[&str]) -> News {
+    let file = |name: &&str| (dir.to_owned(), (*name).to_owned());
+    News::Files(names.iter().map(file).collect())
 }
 
 async fn quiet(watcher: &mut Watcher) -> bool {
@@ -29,18 +47,52 @@ async fn tells_of_files_written_moved_and_deleted_once() {
     for i in 0..50 {
         fs::write(dir.join(format!("{i}.yaml")), "x").unwrap();
     }
-    assert!(told(&mut watcher).await);
-    assert!(quiet(&mut watcher).await, "fifty files are one change");
+    let told = all_news(&mut watcher).await;
+    assert!(told.len() < 10, "a burst is a few changes: {}", told.len());
+    let mut names = BTreeSet::new();
+    for news in told {
+        let News::Files(files) = news else {
+            panic!("{news:?}")
+        };
+        names.extend(files);
+    }
+    assert_eq!(names.len(), 50);
     fs::rename(dir.join("1.yaml"), root.path().join("1.yaml")).unwrap();
-    assert!(told(&mut watcher).await);
+    assert_eq!(news(&mut watcher).await, Some(files(&dir, &["1.yaml"])));
     fs::remove_file(dir.join("2.yaml")).unwrap();
-    assert!(told(&mut watcher).await);
+    assert_eq!(news(&mut watcher).await, Some(files(&dir, &["2.yaml"])));
     fs::read(dir.join("3.yaml")).unwrap();
+    fs::write(dir.join("README"), "x").unwrap();
     fs::write(root.path().join("other"), "x").unwrap();
     assert!(
         quiet(&mut watcher).await,
-        "reading, and strangers beside the directory, are no change"
+        "reading, and strangers in and beside the directory, are no change"
     );
+}
+
+#[tokio::test]
+async fn a_file_that_is_open_is_told_when_it_is_closed() {
+    use std::io::Write;
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().to_owned();
+    let mut watcher = Watcher::new(vec![dir.clone()]);
+    let mut open = fs::File::create(dir.join("open.yaml")).unwrap();
+    open.write_all(b"half").unwrap();
+    fs::write(dir.join("whole.yaml"), "x").unwrap();
+    assert_eq!(news(&mut watcher).await, Some(files(&dir, &["whole.yaml"])));
+    open.write_all(b"whole").unwrap();
+    drop(open);
+    assert_eq!(news(&mut watcher).await, Some(files(&dir, &["open.yaml"])));
+    assert!(quiet(&mut watcher).await);
+}
+
+#[tokio::test]
+async fn lost_events_mean_a_full_look() {
+    let root = tempfile::tempdir().unwrap();
+    let mut watcher = Watcher::new(vec![root.path().to_owned()]);
+    watcher.pend(None, true);
+    fs::write(root.path().join("a.yaml"), "x").unwrap();
+    assert_eq!(news(&mut watcher).await, Some(News::Anywhere));
 }
 
 #[tokio::test]
@@ -106,7 +158,7 @@ async fn endless_writing_does_not_delay_for_ever() {
 async fn a_cancelled_wait_loses_nothing() {
     let root = tempfile::tempdir().unwrap();
     let mut watcher = Watcher::new(vec![root.path().to_owned()]);
-    fs::write(root.path().join("a.yaml"), "x").unwrap();
+    let _open = fs::File::create(root.path().join("a.yaml")).unwrap();
     assert!(
         timeout(Duration::from_millis(10), watcher.changed())
             .await

@@ -1,0 +1,341 @@
+//! Port trees: many rules told apart by protocol and destination port, so that a packet meets only those that may match it.
+//!
+//! A tree stands for one long chain. Its root leads by protocol, each node below by one more hexadecimal digit of the port, to
+//! leaves that list, in the order of the policies, every rule that can match there. Everything in it is a `goto`, so that
+//! the end of whatever chain a packet comes to returns to the caller of the root. The digits are fixed, not balanced: a
+//! changed rule changes the leaves it is in, and no others.
+
+use std::sync::Arc;
+
+use super::memo::Written;
+use super::ruleset::{Chain, End, KRule, Match, Name, Target};
+use crate::api::{PortRange, Protocol};
+
+/// Children of a node, by digit.
+const DIGITS: u16 = 16;
+/// Digits of a port.
+const DEPTH: u32 = 4;
+/// A node is split only while its children together hold at most so many times its rules: rules for many ports are copied.
+const COPIES: usize = 2;
+/// The protocols that a tree tells apart, and whether they have ports.
+const LANES: [(Protocol, &str, bool); 5] = [
+    (Protocol::TCP, "tcp", true),
+    (Protocol::UDP, "udp", true),
+    (Protocol::SCTP, "sctp", true),
+    (Protocol::ICMP, "icmp", false),
+    (Protocol::ICMPV6, "icmp6", false),
+];
+
+/// A change of the chains: the chain with this name is this one now, or gone.
+pub(super) type Edits = Vec<(Name, Option<Chain>)>;
+
+/// A tree and what it was made of.
+#[derive(Debug)]
+pub(super) struct Tree {
+    serials: Vec<u64>,
+    root: Node,
+}
+
+/// A chain of the tree, and those below it in the order of their names.
+#[derive(Debug)]
+struct Node {
+    /// The rules in it and below.
+    content: Vec<u64>,
+    name: Name,
+    chain: Chain,
+    children: Vec<Node>,
+}
+
+/// One rule on its way to the leaves.
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    /// Serial number of its policy, and position in it.
+    id: u64,
+    rule: &'a KRule,
+    protocol: Option<Protocol>,
+    /// None: all ports.
+    ports: Option<&'a [PortRange]>,
+}
+
+/// The ports of a node.
+#[derive(Clone, Copy)]
+struct Span {
+    first: u16,
+    depth: u32,
+}
+
+/// What all nodes of a tree need to know.
+struct Maker<'a> {
+    tier: &'a str,
+    leaf: usize,
+    edits: &'a mut Edits,
+}
+
+impl Tree {
+    /// The tree of these rules, in this order, made of the one that was there before.
+    pub(super) fn update(
+        old: Option<Tree>,
+        name: &Name,
+        tier: &str,
+        leaf: usize,
+        policies: &[Arc<Written>],
+        edits: &mut Edits,
+    ) -> Tree {
+        let serials: Vec<u64> = policies.iter().map(|w| w.serial).collect();
+        let old = match old {
+            Some(old) if old.serials == serials => return old,
+            old => old.map(|o| o.root),
+        };
+        let entries: Vec<Entry<'_>> = policies.iter().flat_map(|w| entries(w)).collect();
+        let mut maker = Maker { tier, leaf, edits };
+        let root = maker.root(old, name, &entries);
+        Tree { serials, root }
+    }
+
+    /// Takes all chains of the tree away.
+    pub(super) fn remove(self, edits: &mut Edits) {
+        self.root.remove(edits);
+    }
+}
+
+impl Node {
+    fn remove(self, edits: &mut Edits) {
+        edits.push((self.name, None));
+        for child in self.children {
+            child.remove(edits);
+        }
+    }
+}
+
+impl Maker<'_> {
+    fn root(&mut self, old: Option<Node>, name: &Name, entries: &[Entry<'_>]) -> Node {
+        let mut old = Old::new(old);
+        let mut rules = Vec::new();
+        let mut children = Vec::new();
+        for (protocol, word, has_ports) in LANES {
+            if !entries.iter().any(|e| e.protocol == Some(protocol)) {
+                continue;
+            }
+            let of_lane = |e: &&Entry<'_>| e.protocol.is_none_or(|p| p == protocol);
+            let lane: Vec<Entry<'_>> = entries.iter().filter(of_lane).copied().collect();
+            let child_name: Name = format!("{name}-{word}").into();
+            let before = old.take(&child_name);
+            let span = if has_ports {
+                Span { first: 0, depth: 0 }
+            } else {
+                Span::SINGLE
+            };
+            let matches = vec![Match::Protocol(protocol, false)];
+            rules.push(self.way(matches, &child_name, word, None));
+            children.push(self.node(before, child_name, (protocol, word), span, &lane));
+        }
+        let others: Vec<Entry<'_>> = entries
+            .iter()
+            .filter(|e| e.protocol.is_none_or(|p| !has_lane(p)))
+            .copied()
+            .collect();
+        rules.extend(others.iter().map(|e| e.rule.clone()));
+        // The root is compared rule by rule: what it is made of is everything.
+        self.finish(old, name.clone(), Vec::new(), rules, children)
+    }
+
+    fn node(
+        &mut self,
+        old: Option<Node>,
+        name: Name,
+        lane: (Protocol, &str),
+        span: Span,
+        entries: &[Entry<'_>],
+    ) -> Node {
+        let content: Vec<u64> = entries.iter().map(|e| e.id).collect();
+        let mut old = match old {
+            Some(old) if old.content == content => return old,
+            old => Old::new(old),
+        };
+        let Some(parts) = self.split(span, entries) else {
+            let rules = entries.iter().map(|e| e.rule.clone()).collect();
+            return self.finish(old, name, content, rules, Vec::new());
+        };
+        let mut rules = Vec::new();
+        let mut children = Vec::new();
+        for (digit, part) in parts {
+            let below = span.child(digit);
+            let child_name: Name = match span.depth {
+                0 => format!("{name}-{digit:x}"),
+                _ => format!("{name}{digit:x}"),
+            }
+            .into();
+            let range = below.range();
+            let matches = vec![
+                Match::Protocol(lane.0, false),
+                Match::Ports(End::Dst, [range].into(), false),
+            ];
+            rules.push(self.way(matches, &child_name, lane.1, Some(range)));
+            let before = old.take(&child_name);
+            children.push(self.node(before, child_name, lane, below, &part));
+        }
+        let wide = entries.iter().filter(|e| e.covers(span.range()));
+        rules.extend(wide.map(|e| e.rule.clone()));
+        self.finish(old, name, content, rules, children)
+    }
+
+    /// The rules by next digit, where one of them is about less than all ports of the node; `None` where splitting gains nothing.
+    fn split<'a>(&self, span: Span, entries: &[Entry<'a>]) -> Option<Vec<(u16, Vec<Entry<'a>>)>> {
+        if span.depth == DEPTH || entries.len() <= self.leaf {
+            return None;
+        }
+        let all = span.range();
+        let mut parts: Vec<Vec<Entry<'_>>> = vec![Vec::new(); usize::from(DIGITS)];
+        let mut narrow = [false; DIGITS as usize];
+        for entry in entries {
+            let covers = entry.covers(all);
+            for digit in span.digits(entry.ports.unwrap_or(&[all])) {
+                parts[usize::from(digit)].push(*entry);
+                narrow[usize::from(digit)] |= !covers;
+            }
+        }
+        let parts: Vec<(u16, Vec<Entry<'_>>)> = (0..DIGITS)
+            .zip(parts)
+            .filter(|(digit, _)| narrow[usize::from(*digit)])
+            .collect();
+        let copies: usize = parts.iter().map(|(_, part)| part.len()).sum();
+        (!parts.is_empty() && copies <= COPIES * entries.len()).then_some(parts)
+    }
+
+    fn way(
+        &self,
+        matches: Vec<Match>,
+        to: &Name,
+        protocol: &str,
+        ports: Option<PortRange>,
+    ) -> KRule {
+        let ports = ports.map_or(String::new(), |p| {
+            format!(" {}", p.to_string().replace(':', "-"))
+        });
+        let note = format!("port tree of tier {}, {protocol}{ports}", self.tier);
+        KRule::new(matches, Target::Goto(to.clone()), note)
+    }
+
+    fn finish(
+        &mut self,
+        old: Old,
+        name: Name,
+        content: Vec<u64>,
+        rules: Vec<KRule>,
+        children: Vec<Node>,
+    ) -> Node {
+        let unchanged = old.chain.filter(|c| **c == *rules);
+        let chain = unchanged.unwrap_or_else(|| {
+            let chain: Chain = rules.into();
+            self.edits.push((name.clone(), Some(chain.clone())));
+            chain
+        });
+        for child in old.children {
+            child.remove(self.edits);
+        }
+        Node {
+            content,
+            name,
+            chain,
+            children,
+        }
+    }
+}
+
+/// What a node was before.
+struct Old {
+    chain: Option<Chain>,
+    /// Children that the new node has not taken over.
+    children: Vec<Node>,
+}
+
+impl Old {
+    fn new(node: Option<Node>) -> Old {
+        let (chain, children) = match node {
+            Some(node) => (Some(node.chain), node.children),
+            None => (None, Vec::new()),
+        };
+        Old { chain, children }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Node> {
+        let at = self.children.iter().position(|c| *c.name == *name)?;
+        Some(self.children.swap_remove(at))
+    }
+}
+
+impl Span {
+    /// One port, or traffic without ports: nothing to split.
+    const SINGLE: Span = Span {
+        first: 0,
+        depth: DEPTH,
+    };
+
+    /// Bits of the port below the digits that are fixed.
+    fn shift(self) -> u32 {
+        4 * (DEPTH - self.depth)
+    }
+
+    fn range(self) -> PortRange {
+        let last = u32::from(self.first) + (1 << self.shift()) - 1;
+        PortRange {
+            first: self.first,
+            last: u16::try_from(last).unwrap_or(u16::MAX),
+        }
+    }
+
+    fn child(self, digit: u16) -> Span {
+        let depth = self.depth + 1;
+        Span {
+            first: self.first | digit << (self.shift() - 4),
+            depth,
+        }
+    }
+
+    /// The next digits of the ports of the node that lie in any of these ranges; each once, in order.
+    fn digits(self, ranges: &[PortRange]) -> impl Iterator<Item = u16> {
+        let own = self.range();
+        let mut wanted = 0u32;
+        for range in ranges {
+            let (first, last) = (range.first.max(own.first), range.last.min(own.last));
+            if first <= last {
+                let digit = |port: u16| u32::from(port - own.first) >> (self.shift() - 4);
+                wanted |= (2 << digit(last)) - (1 << digit(first));
+            }
+        }
+        (0..DIGITS).filter(move |d| wanted & (1 << d) != 0)
+    }
+}
+
+impl Entry<'_> {
+    /// Whether it is about all of these ports.
+    fn covers(&self, ports: PortRange) -> bool {
+        self.ports.is_none_or(|ranges| {
+            ranges
+                .iter()
+                .any(|r| r.first <= ports.first && ports.last <= r.last)
+        })
+    }
+}
+
+fn entries(written: &Written) -> impl Iterator<Item = Entry<'_>> {
+    let serial = written.serial << 20;
+    (serial..)
+        .zip(written.rules.iter())
+        .map(|(id, rule)| Entry {
+            id,
+            rule,
+            protocol: rule.matches.iter().find_map(|m| match m {
+                Match::Protocol(protocol, false) => Some(*protocol),
+                _ => None,
+            }),
+            ports: rule.matches.iter().find_map(|m| match m {
+                Match::Ports(End::Dst, ranges, false) => Some(&**ranges),
+                _ => None,
+            }),
+        })
+}
+
+fn has_lane(protocol: Protocol) -> bool {
+    LANES.iter().any(|(p, ..)| *p == protocol)
+}
