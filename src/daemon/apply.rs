@@ -332,7 +332,7 @@ impl Daemon<'_> {
     fn note_refused(&mut self, applied: &Applied) {
         let refused = applied.refused.iter();
         self.kernel.refused = refused
-            .map(|r| (r.object.clone(), r.reason.clone()))
+            .map(|(object, reason)| (object.clone(), reason.clone()))
             .collect();
         if self.kernel.refused.is_empty() {
             self.kernel.pause = RETRY;
