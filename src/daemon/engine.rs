@@ -105,30 +105,32 @@ impl Engine {
         self.calculator.settle();
     }
 
-    /// Ids of the resources without which this host's policy cannot be calculated when the members of IP sets are known.
+    /// Ids of the resources without which this host's policy cannot be calculated when the members of IP sets are known: policies
+    /// that select nothing here are not among them.
     pub fn essential(&self) -> Vec<ResourceId> {
-        let is_holder = |kind| {
-            matches!(
-                kind,
-                Kind::HostEndpoint
-                    | Kind::WorkloadEndpoint
-                    | Kind::NetworkSet
-                    | Kind::GlobalNetworkSet
-            )
-        };
-        let mut ids: Vec<ResourceId> = self.store.ids(|kind| !is_holder(kind)).collect();
-        let policy = self.policy();
-        ids.extend(policy.endpoints.keys().map(|name| ResourceId {
-            kind: Kind::HostEndpoint,
+        let everywhere = |kind| matches!(kind, Kind::Tier | Kind::FelixConfiguration);
+        let global = |kind, name: &str| ResourceId {
+            kind,
             namespace: String::new(),
-            name: name.clone(),
-        }));
+            name: name.to_owned(),
+        };
+        let policy = self.policy();
+        let mut ids: Vec<ResourceId> = self.store.ids(everywhere).collect();
+        ids.extend(policy.policies.keys().map(|id| (**id).clone()));
+        let hosts = policy.endpoints.keys();
+        ids.extend(hosts.map(|name| global(Kind::HostEndpoint, name)));
         ids.extend(
             policy
                 .workloads
                 .values()
                 .map(|workload| workload.id.clone()),
         );
+        // A profile that an endpoint names need not exist.
+        let profiles = policy
+            .profiles
+            .keys()
+            .map(|name| global(Kind::Profile, name));
+        ids.extend(profiles.filter(|id| self.store.origin(id).is_some()));
         ids
     }
 

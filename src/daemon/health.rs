@@ -33,7 +33,7 @@ impl Daemon<'_> {
             })
         }));
         degraded.extend(kernel.refused.iter().map(|(object, reason)| Degraded {
-            reason: format!("the kernel refuses {object}: {reason}; everything else is in force"),
+            reason: format!("{object} is not in force: {reason}; everything else is"),
             object: object.clone(),
             place: backend.clone(),
         }));

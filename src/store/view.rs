@@ -112,15 +112,10 @@ impl Store {
         self.unconfirmed.iter().map(|key| &*key.path)
     }
 
-    /// Paths of files (or directories) with errors of which no whole content is known, not even of an earlier time,
-    /// so that only their valid objects are in force: then less may be in force than was meant.
+    /// Paths of files with errors of which no whole content is known, not even of an earlier time, so that only their valid
+    /// objects are in force: then less may be in force than was meant.
     pub fn incomplete(&self) -> impl Iterator<Item = &str> {
-        let is_error = |issue: &Issue| issue.severity == Severity::Error;
-        let broken = self.issues.iter().filter(move |(key, issues)| {
-            let never_whole = !self.by_key.contains_key(*key) || self.partial.contains(*key);
-            never_whole && issues.iter().any(is_error)
-        });
-        broken.map(|(key, _)| &*key.path)
+        self.partial.iter().map(|key| &*key.path)
     }
 
     /// Paths of all files of a source of which content is in force, each with the version of the file that need not be read
