@@ -28,8 +28,8 @@ pub(super) struct Document<'a> {
 /// The documents of a text, as long as they are JSON.
 pub(super) struct Documents<'a> {
     cursor: Cursor<'a>,
-    /// Where the next one begins.
-    next: Option<usize>,
+    /// Where the next one begins: with what separates it from the one before, and itself.
+    next: Option<(usize, usize)>,
 }
 
 impl<'a> Documents<'a> {
@@ -41,8 +41,37 @@ impl<'a> Documents<'a> {
         let is_json = begins_json(&text[start..]) && text.match_indices('\r').all(lines);
         is_json.then_some(Documents {
             cursor: Cursor::new(text),
-            next: Some(start),
+            next: Some((0, start)),
         })
+    }
+
+    /// The part of the text between two places, of which the first is not before any that was asked for.
+    fn document(&mut self, start: usize, end: usize) -> Document<'a> {
+        let place = Place {
+            start: self.cursor.position(start),
+            depth: 0,
+            in_json: true,
+        };
+        Document {
+            text: &self.cursor.text()[start..end],
+            place,
+            cursor: self.cursor,
+        }
+    }
+
+    /// What the library found in the text from that place on.
+    fn syntax_error(&mut self, start: usize, error: &serde_json::Error) -> SyntaxError {
+        let text = self.cursor.text();
+        let lines = text[start..].split_inclusive('\n');
+        let before: usize = lines.take(error.line() - 1).map(str::len).sum();
+        let mut at = (start + before + error.column().saturating_sub(1)).min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let said = error.to_string();
+        let said = said.split(" at line ").next().unwrap_or_default();
+        let help = "a document of that size must be JSON, or YAML without brackets around it";
+        SyntaxError::new(self.cursor.position(at), format!("is not JSON: {said}")).help(help)
     }
 }
 
@@ -53,44 +82,36 @@ pub(super) enum Next<'a> {
     /// All the rest, which begins with a document that is no JSON.
     Yaml(Document<'a>),
     /// All the rest, which looks like JSON, and why it is none.
-    Broken(Document<'a>, serde_json::Error),
+    Broken(Document<'a>, SyntaxError),
 }
 
 impl<'a> Iterator for Documents<'a> {
     type Item = Next<'a>;
 
     fn next(&mut self) -> Option<Next<'a>> {
-        let start = self.next.take()?;
+        let (from, start) = self.next.take()?;
+        let rest = self.document(from, self.cursor.text().len());
         let text = &self.cursor.text()[start..];
-        let place = Place {
-            start: self.cursor.position(start),
-            depth: 0,
-        };
-        let document = |text| Document {
-            text,
-            place,
-            cursor: self.cursor,
-        };
         if !begins_json(text) {
-            return Some(Next::Yaml(document(text)));
+            return Some(Next::Yaml(rest));
         }
         let mut values = Deserializer::from_str(text).into_iter::<&RawValue>();
-        let value = match values.next() {
-            Some(Ok(value)) => value,
-            Some(Err(e)) => return Some(Next::Broken(document(text), e)),
-            None => return None,
+        let value = match values.next()? {
+            Ok(value) => value.get(),
+            Err(e) => return Some(Next::Broken(rest, self.syntax_error(start, &e))),
         };
         let end = values.byte_offset();
         match behind(&text[end..]) {
             Behind::Nothing => {}
-            Behind::Document(offset) => self.next = Some(start + end + offset),
+            Behind::Document { from, start: next } => {
+                self.next = Some((start + end + from, start + end + next));
+            }
             Behind::Other => {
-                return serde_json::from_str::<IgnoredAny>(text)
-                    .err()
-                    .map(|e| Next::Broken(document(text), e));
+                let error = serde_json::from_str::<IgnoredAny>(text).err()?;
+                return Some(Next::Broken(rest, self.syntax_error(start, &error)));
             }
         }
-        Some(Next::Json(document(value.get())))
+        Some(Next::Json(self.document(start, start + value.len())))
     }
 }
 
@@ -103,8 +124,11 @@ fn begins_json(text: &str) -> bool {
 /// What follows a document.
 enum Behind {
     Nothing,
-    /// A document, which begins at that offset.
-    Document(usize),
+    /// A document and the line before it.
+    Document {
+        from: usize,
+        start: usize,
+    },
     Other,
 }
 
@@ -119,29 +143,15 @@ fn behind(text: &str) -> Behind {
         return Behind::Other;
     };
     let next = rest.trim_start_matches(BLANKS);
-    let is_separate = next.len() < rest.len();
     match next {
         "" => Behind::Nothing,
-        _ if begins_json(next) && is_separate => Behind::Document(text.len() - next.len()),
-        // In YAML, the line itself may say more.
-        _ => Behind::Document(text.len() - line.len()),
+        // Else the line itself may be part of a document.
+        _ if rest.starts_with(BLANKS) => Behind::Document {
+            from: text.len() - line.len(),
+            start: text.len() - next.len(),
+        },
+        _ => Behind::Other,
     }
-}
-
-/// Why the text of a document is no JSON.
-pub(super) fn syntax_error(document: &Document<'_>, error: &serde_json::Error) -> SyntaxError {
-    let lines_before = document.text.split_inclusive('\n').take(error.line() - 1);
-    let line: usize = lines_before.map(str::len).sum();
-    let mut at = (line + error.column().saturating_sub(1)).min(document.text.len());
-    while !document.text.is_char_boundary(at) {
-        at -= 1;
-    }
-    let mut cursor = document.cursor;
-    let start = offset(cursor.text(), document.text);
-    let said = error.to_string();
-    let said = said.split(" at line ").next().unwrap_or_default();
-    let help = "a document of that size must be JSON, or YAML without brackets around it";
-    SyntaxError::new(cursor.position(start + at), format!("is not JSON: {said}")).help(help)
 }
 
 /// What was read of a document.

@@ -18,6 +18,8 @@ mod types;
 pub mod yaml;
 
 pub use decode::MAX_ISSUES;
+#[doc(hidden)]
+pub use decode::parse_bytes_as_yaml;
 pub use decode::{Outcome, Parsed, RuleLines, parse_bytes, parse_document, parse_each};
 pub use document::Document;
 pub use emit::to_yaml;

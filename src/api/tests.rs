@@ -281,6 +281,75 @@ fn documents_are_compact_json() {
     );
 }
 
+/// Names and lines of all resources that were given out, how many count, and the first issue.
+fn each(text: &str) -> (String, usize, String) {
+    let mut given = Vec::new();
+    let outcome = parse_each("f", text.as_bytes(), &mut |r| {
+        given.push(format!("{}:{}", r.id.name, r.origin.line));
+    });
+    let issue = outcome.issues.first().map(ToString::to_string);
+    (given.join(" "), outcome.valid, issue.unwrap_or_default())
+}
+
+#[test]
+fn items_of_lists_are_given_out_one_by_one() {
+    let item = |name: &str| {
+        format!("- apiVersion: projectcalico.org/v3\n  kind: Tier\n  metadata: {{name: {name}}}\n")
+    };
+    let items = format!("items:\n{}{}", item("a"), item("b"));
+    let broken = format!("{items}- {{x: 1, x: 2}}\n");
+    let head = "apiVersion: v1\nkind: List\n";
+    assert_eq!(
+        each(&format!("{head}{items}")),
+        ("a:4 b:7".into(), 2, "".into())
+    );
+    assert_eq!(
+        each(&format!("{items}{head}")),
+        ("a:2 b:5".into(), 2, "".into())
+    );
+    assert_eq!(each(&items[7..]), ("a:1 b:4".into(), 2, "".into()));
+    let twice = "key `x` is given twice in the same mapping (keep one of the two)";
+    assert_eq!(
+        each(&format!("{head}{broken}")),
+        ("a:4 b:7".into(), 0, format!("f:10:10: error: {twice}"))
+    );
+    assert_eq!(
+        each(&format!("{}---\n{head}{broken}", item("c"))),
+        ("c:1 a:8 b:11".into(), 1, format!("f:14:10: error: {twice}"))
+    );
+    // What looks like the kind from above the items goes on below.
+    let (_, valid, issue) = each(&format!("{items}kind: List\n  of things\n"));
+    let rule = "cannot be read before the kind of the list (put `kind` above `items`)";
+    assert_eq!((valid, issue), (0, format!("f:2:3: error: {rule}")));
+}
+
+#[test]
+fn items_of_json_are_given_out_one_by_one() {
+    let item = |name: &str| {
+        format!(
+            "{{\"apiVersion\": \"projectcalico.org/v3\", \"kind\": \"Tier\", \"metadata\": {{\"name\": \"{name}\"}}}}"
+        )
+    };
+    let items = format!("\"items\": [\n{},\n{}", item("a"), item("b"));
+    let head = "\"apiVersion\": \"v1\", \"kind\": \"List\"";
+    let good = ("a:2 b:3".into(), 2, "".into());
+    assert_eq!(each(&format!("{{{head}, {items}]}}")), good);
+    assert_eq!(each(&format!("{{{items}], {head}}}")), good);
+    assert_eq!(
+        each(&format!("{{{items}, {{\"x\": 1, \"x\": 2}}], {head}}}")).1,
+        0
+    );
+    assert_eq!(each(&format!("{{{head}, {items}]")).1, 0);
+    assert_eq!(
+        each(&format!("{{{items}], \"kind\": \"List\", \"foo\": 1}}")).2,
+        "f:1:1: error: apiVersion: is required"
+    );
+    assert_eq!(
+        each(&format!("{{{items}], {head}, \"foo\": 1}}")).2,
+        "f:3:121: error: foo: unknown field `foo`"
+    );
+}
+
 #[test]
 fn stored_json_that_is_wrong_is_refused() {
     let origin = Origin {

@@ -56,8 +56,7 @@ pub(super) fn for_yaml(text: &str, place: Place) -> Result<Cow<'_, str>, SyntaxE
         let message = format!("the file has more than {MAX_NODES} values");
         return Err(SyntaxError::new(place.start, message).help("split it into several files"));
     }
-    let is_like_json = place.depth > 0 || text.trim_start().starts_with(['{', '[']);
-    match is_like_json {
+    match place.in_json {
         true => Ok(json_as_yaml(text)),
         false => Ok(Cow::Borrowed(text)),
     }

@@ -61,14 +61,19 @@ pub(super) struct Place {
     pub(super) start: Pos,
     /// How many mappings and sequences it stands in.
     pub(super) depth: usize,
+    /// Whether the whole begins as JSON does.
+    pub(super) in_json: bool,
 }
 
 impl Place {
     /// The place of a whole file.
-    pub(super) const TOP: Place = Place {
-        start: (1, 1),
-        depth: 0,
-    };
+    pub(super) fn top(text: &str) -> Place {
+        Place {
+            start: (1, 1),
+            depth: 0,
+            in_json: text.trim_start().starts_with(['{', '[']),
+        }
+    }
 
     /// A position of the parser as a position in the whole.
     pub(super) fn of(&self, marker: &Marker) -> Pos {
@@ -104,7 +109,8 @@ pub fn documents(bytes: &[u8]) -> (Vec<Node<'static>>, Option<SyntaxError>) {
         }
         Ok(())
     };
-    let result = text::decode(bytes).and_then(|text| read(text, Place::TOP, false, &mut take));
+    let result =
+        text::decode(bytes).and_then(|text| read(text, Place::top(text), false, &mut take));
     (documents, result.err())
 }
 

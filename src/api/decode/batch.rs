@@ -65,8 +65,18 @@ impl<'a> Batch<'a> {
     pub fn read(&mut self, bytes: &[u8]) {
         let result = text::decode(bytes).and_then(|text| match Documents::of(text) {
             Some(documents) => self.json(documents),
-            None => self.yaml(text, Place::TOP),
+            None => self.yaml(text, Place::top(text)),
         });
+        self.end(result);
+    }
+
+    /// The same without the short way for JSON.
+    pub fn read_as_yaml(&mut self, bytes: &[u8]) {
+        let result = text::decode(bytes).and_then(|text| self.yaml(text, Place::top(text)));
+        self.end(result);
+    }
+
+    fn end(&mut self, result: Result<(), SyntaxError>) {
         if let Err(e) = result {
             self.sink.rewind(self.complete.1);
             let text = Message::with(e.message, e.help);
@@ -101,8 +111,8 @@ impl<'a> Batch<'a> {
         for next in documents {
             match next {
                 Next::Json(document) => self.json_document(&document)?,
-                Next::Broken(rest, e) if text::is_too_large_for_brackets(rest.text) => {
-                    return Err(json::syntax_error(&rest, &e));
+                Next::Broken(rest, error) if text::is_too_large_for_brackets(rest.text) => {
+                    return Err(error);
                 }
                 Next::Yaml(rest) | Next::Broken(rest, _) => {
                     return self.yaml(rest.text, rest.place);
@@ -181,7 +191,12 @@ impl<'a> Batch<'a> {
             self.item(list, n, node);
             return Ok(());
         }
-        yaml::read(text, Place { start, depth }, false, &mut |piece| {
+        let place = Place {
+            start,
+            depth,
+            in_json: true,
+        };
+        yaml::read(text, place, false, &mut |piece| {
             if let Piece::Document(node) = piece {
                 self.item(list, n, node);
             }

@@ -71,8 +71,18 @@ pub struct Outcome {
 /// Parses a file: YAML documents separated by `---`, JSON, arrays and lists of resources.
 /// `file` names it in issues and in [`Resource::origin`].
 pub fn parse_bytes(file: &str, bytes: &[u8]) -> Parsed {
+    collect(file, bytes, |batch, bytes| batch.read(bytes))
+}
+
+/// [`parse_bytes`] without the short way for JSON: what tests hold that way against.
+#[doc(hidden)]
+pub fn parse_bytes_as_yaml(file: &str, bytes: &[u8]) -> Parsed {
+    collect(file, bytes, |batch, bytes| batch.read_as_yaml(bytes))
+}
+
+fn collect(file: &str, bytes: &[u8], read: fn(&mut Batch<'_>, &[u8])) -> Parsed {
     let mut resources = Vec::new();
-    let Outcome { valid, issues } = parse_each(file, bytes, &mut |r| resources.push(r));
+    let Outcome { valid, issues } = run(file, bytes, &mut |r| resources.push(r), read);
     resources.truncate(valid);
     Parsed { resources, issues }
 }
@@ -80,10 +90,19 @@ pub fn parse_bytes(file: &str, bytes: &[u8]) -> Parsed {
 /// Parses a file as [`parse_bytes`] does, and gives out each resource as soon as it is read, so that a file costs little
 /// more memory than its largest document. Only [`Outcome::valid`] tells in the end how many of them count.
 pub fn parse_each(file: &str, bytes: &[u8], each: &mut dyn FnMut(Resource)) -> Outcome {
+    run(file, bytes, each, |batch, bytes| batch.read(bytes))
+}
+
+fn run(
+    file: &str,
+    bytes: &[u8],
+    each: &mut dyn FnMut(Resource),
+    read: fn(&mut Batch<'_>, &[u8]),
+) -> Outcome {
     let sink = Sink::new(file);
     let trial = Sink::default();
     let mut batch = Batch::new(file, &sink, &trial, each);
-    batch.read(bytes);
+    read(&mut batch, bytes);
     let valid = batch.valid();
     let issues = sink.finish();
     Outcome { valid, issues }
