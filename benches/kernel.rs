@@ -42,6 +42,8 @@ fn main() {
     let wanted = |word: &str, others: &[&str]| {
         words.iter().any(|w| w == word) || !words.iter().any(|w| others.contains(&w.as_str()))
     };
+    netns::check_machine().expect("a machine to measure on");
+    netns::remove_stale();
     let mut table = Table::default();
     for backend in ["nft", "legacy"] {
         for (name, size) in [("ten", world::TEN), ("all", world::ALL)] {

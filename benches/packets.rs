@@ -7,14 +7,15 @@
 mod netns;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moat::api::{self, Resource};
 use moat::calc::{Host, HostPolicy, compute};
 use moat::compile::{Options, compile};
 use moat::config::{Input, Settings, load};
-use moat::dataplane::Dataplane;
 use moat::dataplane::iptables::{Backend, Iptables};
+use moat::dataplane::{Dataplane, Wanted};
 use netns::Namespace;
 
 /// Rules of a policy.
@@ -245,10 +246,11 @@ fn measure(backend: Backend, world: World) -> Result<(), String> {
     bare.bare(backend)?;
     let settings = settings();
     let policy = world.policy(&settings);
-    let ruleset = compile(&policy, &Options::new(&settings, true));
+    let ruleset = Arc::new(compile(&policy, &Options::new(&settings, true)));
+    let wanted = Wanted::whole(ruleset, &policy);
     let mut dataplane = full.host.enter(|| Iptables::new(backend, 1024));
     full.host
-        .enter(|| dataplane.apply(&ruleset, &policy))
+        .enter(|| dataplane.apply(&wanted))
         .map_err(|e| format!("{e:?}"))?;
     let floods = [
         ("answered", world.last_port(), true, true),

@@ -14,8 +14,6 @@ const PER_NODE: usize = 100;
 pub const HOST: &str = "bench-host";
 /// The port that only the last rule of the last policy names, and the source app that it allows.
 pub const LAST_PORT: u16 = 60_000;
-/// A port that no rule names.
-pub const NO_PORT: u16 = 61_000;
 /// Ports that rules name are below this.
 const PORTS: u64 = 50_000;
 

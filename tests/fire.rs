@@ -24,6 +24,8 @@ mod netns;
 mod policy;
 #[path = "fire/prober.rs"]
 mod prober;
+#[path = "fire/sound.rs"]
+mod sound;
 #[path = "fire/table.rs"]
 mod table;
 #[path = "fire/tally.rs"]
@@ -104,16 +106,17 @@ fn enter_namespaces(arguments: &[String]) -> ExitCode {
         std::process::id()
     );
     let program = std::env::current_exe().unwrap_or_default();
-    let status = Command::new("unshare")
+    // Whoever ends this program ends everything inside too.
+    let status = Command::new("setpriv")
         .args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
             "--mount",
             "--propagation",
             "private",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
         ])
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
         .args(["sh", "-c", SETUP, "sh"])
         .arg(program)
         .arg(INSIDE)
@@ -125,7 +128,7 @@ fn enter_namespaces(arguments: &[String]) -> ExitCode {
     match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
-        Err(error) => end(&[], &[], Some(&format!("unshare: {error}")), Duration::ZERO),
+        Err(error) => end(&[], &[], Some(&format!("setpriv: {error}")), Duration::ZERO),
     }
 }
 

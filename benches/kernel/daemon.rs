@@ -28,6 +28,10 @@ impl Host {
         namespace
             .ip(&["link set lo up".to_owned()])
             .expect("loopback");
+        namespace.run("ip", &["link"]).expect("interfaces");
+        namespace
+            .sysctl("net.ipv6.conf.all.disable_ipv6", "0")
+            .expect("IPv6");
         Host(namespace)
     }
 
@@ -128,7 +132,8 @@ impl Files {
             .stdout(Stdio::null())
             .stderr(log);
         let begin = Instant::now();
-        let child = inside(host.namespace(), || command.spawn()).expect("moatd");
+        let child = inside(host.namespace(), || command.spawn())
+            .unwrap_or_else(|e| panic!("moatd in {}: {e}", host.namespace().name()));
         let mut buffer = [0; 512];
         loop {
             let length = socket.recv(&mut buffer).expect("moatd gets ready");

@@ -125,8 +125,12 @@ impl Kernel {
 
     /// Whether the kernel has everything that was calculated.
     pub fn is_in_step(&self) -> bool {
-        let applying = |r: &Running| r.work == Work::Apply;
-        self.noticed.is_none() && !self.running.as_ref().is_some_and(applying)
+        self.noticed.is_none() && !self.is_applying()
+    }
+
+    /// Whether a change is being written.
+    pub fn is_applying(&self) -> bool {
+        self.running.as_ref().is_some_and(|r| r.work == Work::Apply)
     }
 
     /// A look is due.

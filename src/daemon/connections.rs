@@ -170,7 +170,7 @@ pub fn reevaluate(policy: &HostPolicy, links: &Links, suspects: &Suspects) -> io
         }
         cut.judged += 1;
         let (original, reply) = (&flow.original, &flow.reply);
-        let is_denied = if sockets.is_reversed(original) {
+        let is_denied = if flow.may_be_reversed && sockets.is_reversed(original) {
             judge.denies(&original.reversed(), &reply.reversed())
         } else {
             judge.denies(original, reply)

@@ -18,7 +18,7 @@ use super::metrics::Metrics;
 use super::report::{Degraded, Event, Happening, now};
 use super::saving::Saver;
 use super::start::{Parts, start};
-use super::{EX_CANTCREAT, EX_OSERR, Failure, notify};
+use super::{EX_CANTCREAT, EX_OSERR, Failure, notify, settings};
 use crate::dataplane::events::RuleEvents;
 use crate::dataplane::iptables;
 use crate::dataplane::iptables::Feature;
@@ -87,6 +87,8 @@ pub(super) struct Daemon<'a> {
     /// When each policy directory was last listed.
     pub(super) contacts: BTreeMap<PathBuf, String>,
     rescan_at: Option<Instant>,
+    /// When settings that were being written are read.
+    reload_at: Option<Instant>,
     /// When the loop is to wake up next to tell the watchdog and to look at the kernel.
     tick_at: Instant,
     /// What systemd was told last.
@@ -121,6 +123,7 @@ impl<'a> Daemon<'a> {
             saver: Saver::default(),
             contacts: BTreeMap::new(),
             rescan_at: None,
+            reload_at: None,
             tick_at: Instant::now(),
             told: String::new(),
             links_problem: None,
@@ -158,7 +161,7 @@ impl<'a> Daemon<'a> {
                 .configure(&self.parts.loaded.settings, &served.sender)
                 .await;
             self.work();
-            if self.ready && !self.parts.is_complete {
+            if !self.parts.is_complete && !self.kernel.is_applying() {
                 self.complete();
             }
             self.save();
@@ -232,7 +235,13 @@ impl<'a> Daemon<'a> {
 
     fn next_timer(&self) -> Instant {
         let relink = self.links_problem.as_ref().map(|_| Instant::now() + RELINK);
-        let due = [relink, self.rescan_at, self.cutter.due(), self.saver.due()];
+        let due = [
+            relink,
+            self.rescan_at,
+            self.reload_at,
+            self.cutter.due(),
+            self.saver.due(),
+        ];
         let first = self.kernel.due().min(self.tick_at);
         due.into_iter().flatten().fold(first, Instant::min)
     }
@@ -241,6 +250,9 @@ impl<'a> Daemon<'a> {
         let time = Instant::now();
         if self.tick_at <= time {
             self.tick();
+        }
+        if self.reload_at.is_some_and(|at| at <= time) {
+            self.reload();
         }
         if self.rescan_at.is_some_and(|at| at <= time) {
             self.rescan_at = None;
@@ -310,6 +322,9 @@ impl<'a> Daemon<'a> {
     }
 
     fn reload(&mut self) {
+        if self.is_unsettled() {
+            return;
+        }
         notify::reloading();
         self.parts.reload_settings(self.args);
         self.scan(&News::Anywhere);
@@ -318,6 +333,13 @@ impl<'a> Daemon<'a> {
         if self.ready {
             notify::ready();
         }
+    }
+
+    /// Whether settings are still being written; then they are read as soon as they are not.
+    fn is_unsettled(&mut self) -> bool {
+        let wait = settings::unsettled(self.args);
+        self.reload_at = wait.map(|wait| Instant::now() + wait);
+        wait.is_some()
     }
 
     fn files_changed(&mut self, news: &News) {
@@ -335,7 +357,10 @@ impl<'a> Daemon<'a> {
             news = &News::Anywhere;
             self.note_contacts();
             changed |= touched.resources;
-            if !(touched.felix && self.parts.reload_settings(self.args)) {
+            if !touched.felix || self.is_unsettled() {
+                break;
+            }
+            if !self.parts.reload_settings(self.args) {
                 break;
             }
         }

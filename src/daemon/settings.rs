@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::args::{Args, DEFAULT_CONFIG};
 use crate::api::FelixConfiguration;
@@ -9,6 +10,8 @@ use crate::config::{ConfigError, Input, Loaded, load};
 
 /// The vendor's settings.
 pub const VENDOR_DIR: &str = "/usr/lib/moat";
+/// A file that was not written to for so long is complete.
+const SETTLED: Duration = Duration::from_millis(500);
 /// Where state is when no setting says otherwise.
 const DEFAULT_STATE_DIR: &str = "/var/lib/moat";
 
@@ -36,6 +39,28 @@ pub fn load_all(
             .collect(),
         hostname,
     })
+}
+
+/// How long to wait before the settings files are read, because one of them was written just now and may be written still: the
+/// first half of a file is settings, too, and not those that were meant.
+pub fn unsettled(args: &Args) -> Option<Duration> {
+    let file = config_file(args);
+    let dir = file.with_extension("d");
+    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path());
+    let age = |path: PathBuf| {
+        std::fs::metadata(path)
+            .ok()?
+            .modified()
+            .ok()?
+            .elapsed()
+            .ok()
+    };
+    let youngest = files
+        .chain([file.to_owned(), dir.clone()])
+        .filter_map(age)
+        .min()?;
+    SETTLED.checked_sub(youngest).filter(|wait| !wait.is_zero())
 }
 
 /// The settings file in use.

@@ -188,6 +188,8 @@ impl Parts {
     /// Reads all the rest, after a quick start.
     pub fn complete(&mut self) {
         if let Opened::Now(store, saved) = open_store(&self.state_dir) {
+            // One that has delivered nothing yet: what the first one may have seen is not in this store.
+            self.source = DirSource::new(self.loaded.settings.policy_dirs.clone());
             self.engine.complete(*store, saved, &mut self.source);
         }
         self.is_complete = true;

@@ -77,6 +77,9 @@ pub struct Flow {
     pub original: Tuple,
     /// As answers come back: its source is where the flow really goes to.
     pub reply: Tuple,
+    /// Whether its first packet may have been one from the middle, so that it may be the wrong way round. Of TCP the kernel
+    /// knows, because it does not compare the windows of such a connection.
+    pub may_be_reversed: bool,
     /// What names exactly this entry: its tuple, zone and number.
     key: Vec<ConntrackAttribute>,
 }
@@ -232,6 +235,7 @@ fn family(tuple: &Tuple) -> NetfilterProtoFamily {
 fn flow(attributes: Vec<ConntrackAttribute>) -> Option<Flow> {
     let (mut original, mut reply) = (None, None);
     let mut key = Vec::with_capacity(3);
+    let mut may_be_reversed = true;
     for attribute in attributes {
         match attribute {
             ConntrackAttribute::CtaTupleOrig(ref parts) => {
@@ -239,6 +243,13 @@ fn flow(attributes: Vec<ConntrackAttribute>) -> Option<Flow> {
                 key.push(attribute);
             }
             ConntrackAttribute::CtaTupleReply(parts) => reply = tuple(&parts),
+            ConntrackAttribute::CtaProtoInfo(infos) => {
+                let tcp = infos.iter().filter_map(|info| match info {
+                    ProtoInfo::TCP(fields) => Some(fields),
+                    _ => None,
+                });
+                may_be_reversed = tcp.flatten().any(is_liberal);
+            }
             ConntrackAttribute::Other(ref other) if matches!(other.kind(), CTA_ID | CTA_ZONE) => {
                 key.push(attribute);
             }
@@ -248,8 +259,13 @@ fn flow(attributes: Vec<ConntrackAttribute>) -> Option<Flow> {
     Some(Flow {
         original: original?,
         reply: reply?,
+        may_be_reversed,
         key,
     })
+}
+
+fn is_liberal(field: &ProtoInfoTCP) -> bool {
+    matches!(field, ProtoInfoTCP::OriginalFlags(flags) if flags.flags & TCP_BE_LIBERAL != 0)
 }
 
 fn tuple(parts: &[TupleAttribute]) -> Option<Tuple> {

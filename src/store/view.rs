@@ -2,7 +2,7 @@
 
 use super::table::Entry;
 use super::{FileKey, Store};
-use crate::api::{Issue, Kind, Origin, Resource, ResourceId, Severity};
+use crate::api::{Issue, Kind, Origin, Resource, ResourceId};
 use crate::source::Stamp;
 
 impl Store {

@@ -343,8 +343,7 @@ impl Moat {
     /// What moatd has logged, the last lines of it.
     pub fn log(&self) -> String {
         let text = fs::read(self.path("moatd.log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(6000)..]).into_owned();
-        text
+        String::from_utf8_lossy(&text[text.len().saturating_sub(6000)..]).into_owned()
     }
 
     /// Forgets the log so far.

@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::backend::Backend;
 use super::super::flows::{HOST, Place, STRANGER, address};
-use super::super::moat::{Moat, PATIENCE};
+use super::super::moat::{Moat, PATIENCE, POLL};
 use super::super::net::Net;
 use super::super::policy;
 use super::super::world::World;
@@ -104,10 +105,12 @@ fn first_start(
     client
         .set_read_timeout(Some(PATIENCE))
         .map_err(|e| e.to_string())?;
+    let (silence, silenced) = mpsc::channel::<()>();
     let speaker = thread::spawn(move || {
-        // It ends with the connection.
-        while server.write_all(b"tick").is_ok() {
-            thread::sleep(SPEAKS);
+        while silenced.recv_timeout(SPEAKS) == Err(RecvTimeoutError::Timeout) {
+            if server.write_all(b"tick").is_err() {
+                return;
+            }
         }
     });
     let egress =
@@ -120,7 +123,7 @@ fn first_start(
     let started = moat.start();
     let heard = started.and_then(|()| hear(&mut client, 20));
     let again = repetitions(&net)?;
-    drop(client);
+    drop(silence);
     let _ = speaker.join();
     heard.map_err(|e| format!("{} IPv{}: {e}", backend.name(), [4, 6][family]))?;
     match again == before {
@@ -203,13 +206,18 @@ fn change((net, mut moat): (Net, Moat), family: usize, keep: bool) -> Result<(),
     }
     let before = moat.generation()?;
     moat.policy("main.yaml", &ports(&[STAYS]))?;
-    let mut patience = 0;
-    while moat.generation()? == before && patience < 200 {
-        thread::sleep(Duration::from_millis(50));
-        patience += 1;
+    let begin = Instant::now();
+    while moat.generation()? == before && begin.elapsed() < PATIENCE {
+        thread::sleep(POLL);
     }
-    thread::sleep(Duration::from_millis(200));
-    let (stayed, went) = (answers(&mut stays), !answers(&mut goes));
+    thread::sleep(ANSWER);
+    // A flow that is cut is cut soon after the change, not within it.
+    let mut went = !answers(&mut goes);
+    while !went && !keep && begin.elapsed() < PATIENCE {
+        thread::sleep(POLL);
+        went = !answers(&mut goes);
+    }
+    let stayed = answers(&mut stays);
     match (stayed, went, keep) {
         (false, _, _) => Err("a connection that policy still allows was cut".into()),
         (_, false, false) => Err("a connection that policy denies now goes on".into()),

@@ -200,14 +200,20 @@ fn many(w: &mut World) -> Result<(), String> {
     w.write_all()
 }
 
-/// An editor that does not rename leaves the file in pieces for a moment. What stands there is no policy that anybody wrote.
+/// A program that does not rename leaves the file in pieces for a moment, and some take their time. What stands there then
+/// may well be valid, but is no policy that anybody wrote.
 fn in_place(w: &mut World) -> Result<(), String> {
-    for turn in 0..w.times(5, 100) {
+    for turn in 0..w.times(3, 60) {
         let text = policy::main([Form::Moved, Form::Usual][turn as usize % 2]);
+        let documents: Vec<&str> = text.split_inclusive("---\n").collect();
+        let pause = w.random(documents.len() as u64) as usize;
         let mut out = File::create(file(w, "main.yaml")).map_err(failed)?;
-        for piece in text.as_bytes().chunks(300) {
-            out.write_all(piece).map_err(failed)?;
+        for (number, document) in documents.iter().enumerate() {
+            out.write_all(document.as_bytes()).map_err(failed)?;
             w.sleep_random(30);
+            if number == pause {
+                thread::sleep(Duration::from_millis(800));
+            }
         }
         drop(out);
         thread::sleep(Duration::from_millis(100));
