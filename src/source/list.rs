@@ -15,7 +15,7 @@ use crate::api::Issue;
 /// Most policy files that one directory may hold.
 pub const MAX_FILES: usize = 10_000;
 
-/// What [`DirSource::digests`] would tell after a scan of these directories, without reading any file.
+/// What [`super::DirSource::digests`] would tell after a scan of these directories, without reading any file.
 pub fn survey(dirs: &[PathBuf]) -> Vec<(String, Option<DirDigest>)> {
     let dirs: BTreeSet<&PathBuf> = dirs.iter().collect();
     let one = |path: &Path| {
