@@ -171,6 +171,18 @@ pub const PARAMS: &[Param] = &[
         "\"reevaluate\"",
         "Whether connections that a changed policy denies are cut or kept until they end by themselves.",
     ),
+    host(
+        "bootFailurePolicy",
+        Kind::Choice(&["closed", "open"]),
+        "\"closed\"",
+        "What a host that had policy is before moatd can enforce it: closed but for failsafes, or open.",
+    ),
+    host(
+        "onRemove",
+        Kind::Choice(&["keep", "clean"]),
+        "\"clean\"",
+        "Whether the rules stay in the kernel when the package is removed; a purge always takes them.",
+    ),
     felix(
         "prometheusMetricsEnabled",
         Kind::Bool,

@@ -56,6 +56,10 @@ pub struct Settings {
     pub log_severity_screen: Severity,
     /// What becomes of connections that a changed policy denies.
     pub existing_connections: ExistingConnections,
+    /// What the host is when its policy cannot be brought into the kernel at boot.
+    pub boot_failure_policy: BootFailurePolicy,
+    /// What becomes of the rules when the package is removed.
+    pub on_remove: OnRemove,
     /// Whether metrics are served.
     pub prometheus_metrics_enabled: bool,
     /// Where metrics are served.
@@ -92,6 +96,26 @@ pub enum ExistingConnections {
     Reevaluate,
     /// They go on until they end by themselves.
     Keep,
+}
+
+/// Values of `bootFailurePolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootFailurePolicy {
+    /// Only failsafes, neighbour discovery and established connections pass.
+    Closed,
+    /// Everything passes.
+    Open,
+}
+
+/// Values of `onRemove`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRemove {
+    /// They stay in force.
+    Keep,
+    /// They go.
+    Clean,
 }
 
 /// Values of `chainInsertMode`.

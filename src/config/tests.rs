@@ -135,7 +135,8 @@ fn defaults() {
         "ipv6Support": true,
         "iptablesRefreshInterval": "180s",
         "logSeverityScreen": "Info",
-        "existingConnections": "reevaluate", "prometheusMetricsEnabled": false,
+        "existingConnections": "reevaluate",
+        "bootFailurePolicy": "closed", "onRemove": "clean", "prometheusMetricsEnabled": false,
             "prometheusMetricsHost": "127.0.0.1", "prometheusMetricsPort": 9091, "healthEnabled": false,
             "healthHost": "127.0.0.1", "healthPort": 9099, "maxIpsetSize": 1048576,
     });

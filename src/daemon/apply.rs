@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use super::boot;
 use super::connections::Suspects;
 use super::notify;
 use super::report::{ApplyReport, Event, Happening, now};
@@ -210,7 +211,7 @@ impl Daemon<'_> {
                 let (wanted, changes) = self.parts.engine.hand_over(whole);
                 suspects = Suspects::of(&changes);
                 // A policy that nobody could read is not an empty one: rules of an earlier run are better than none.
-                let guarded = !self.ready && self.parts.engine.is_blind();
+                let guarded = !self.ready && self.parts.is_blind();
                 Box::pin(self.parts.applier.ask(move |dataplane| {
                     if guarded && !dataplane.plan(&wanted)?.is_empty() {
                         return Ok(Done::Blind);
@@ -294,7 +295,9 @@ impl Daemon<'_> {
         if applied.changed != Changed::default() {
             self.suspect(running.suspects);
         }
+        boot::mark(&self.parts.state_dir, self.parts.engine.policy());
         if !self.ready {
+            boot::reopen();
             self.ready = true;
             notify::ready();
         }

@@ -25,6 +25,10 @@ pub struct Args {
 /// Instead of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Enforce the last good policy once, before the network is up, and end
+    Boot,
+    /// Say whether this version could work with the settings and the state, and change nothing
+    Check,
     /// Remove everything that moat ever put into the kernel, and nothing else
     Cleanup {
         /// Only print what would be removed

@@ -3,6 +3,7 @@
 mod answer;
 mod apply;
 mod args;
+mod boot;
 mod connections;
 pub mod control;
 mod engine;
@@ -58,12 +59,14 @@ pub fn main() -> ExitCode {
     }
     let code = match args.command {
         Some(Command::Cleanup { dry_run }) => cleanup(dry_run),
-        None => serve(&args),
+        Some(Command::Boot) => with_runtime(async |args| Ok(boot::boot(args).await), &args),
+        Some(Command::Check) => boot::check(&args),
+        None => with_runtime(async |args| run::run(args).await.map(|()| EX_OK), &args),
     };
     ExitCode::from(code)
 }
 
-fn serve(args: &Args) -> u8 {
+fn with_runtime(work: impl AsyncFnOnce(&Args) -> Result<u8, Failure>, args: &Args) -> u8 {
     // Whatever is created belongs to root alone: socket, state, snapshot.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -77,8 +80,8 @@ fn serve(args: &Args) -> u8 {
             return EX_OSERR;
         }
     };
-    match runtime.block_on(run::run(args)) {
-        Ok(()) => EX_OK,
+    match runtime.block_on(work(args)) {
+        Ok(code) => code,
         Err(failure) => {
             tracing::error!("{}", failure.message);
             failure.code

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::args::Args;
+use super::boot;
 use super::engine::{DIR, Engine, QuickStart};
 use super::lock::{self, Lock, LockError};
 use super::report::Degraded;
@@ -185,6 +186,14 @@ fn quick_start(args: &Args, state_dir: &Path) -> Option<Quick> {
 type Dir = (String, Option<DirDigest>);
 
 impl Parts {
+    /// Whether there is no policy only because what there may be cannot be read.
+    pub fn is_blind(&self) -> bool {
+        let is_away = self.source.away().next().is_some();
+        self.is_complete
+            && (self.engine.is_blind()
+                || self.engine.store().is_empty() && is_away && boot::is_marked(&self.state_dir))
+    }
+
     /// Reads all the rest, after a quick start.
     pub fn complete(&mut self) {
         if let Opened::Now(store, saved) = open_store(&self.state_dir) {

@@ -6,6 +6,7 @@ pub mod conntrack;
 mod content;
 pub mod events;
 mod existing;
+pub mod fallback;
 pub mod ipset;
 pub mod iptables;
 pub mod links;
@@ -53,6 +54,9 @@ pub enum DataplaneError {
         .0.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
     )]
     Held(BTreeSet<String>),
+    /// The table of a failed boot cannot be removed.
+    #[error("table inet moat-boot of a failed boot cannot be removed: {0}")]
+    Fallback(std::io::Error),
     /// The thread that writes to the kernel has ended.
     #[error("the thread that writes to the kernel has ended")]
     Ended,

@@ -105,6 +105,8 @@ fn bad_values() {
         ("iptablesRefreshInterval = nan", "not a time"),
         ("logSeverityScreen = 'Loud'", "none of Trace, Debug"),
         ("existingConnections = 'cut'", "none of reevaluate, keep"),
+        ("bootFailurePolicy = 'ask'", "none of closed, open"),
+        ("onRemove = 'purge'", "none of keep, clean"),
         ("healthPort = 0", "not a port from 1"),
         ("prometheusMetricsPort = 65536", "not a port from 1"),
         ("healthHost = 'web1'", "`web1` is not an IP address"),

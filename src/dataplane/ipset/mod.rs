@@ -10,7 +10,7 @@ mod header;
 mod table;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(super) mod wire;
 mod write;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::ipset::{SetPlan, SetTable};
 use super::super::plan::Plan;
-use super::super::{Dataplane, DataplaneError};
+use super::super::{Dataplane, DataplaneError, fallback};
 use super::detect::Backend;
 use super::diff::{Before, FamilyEdit, Kept, edits};
 use super::{Iptables, SetError};
@@ -79,6 +79,16 @@ pub fn cleanup_all(dry_run: bool) -> Result<Vec<String>, DataplaneError> {
             Err(error) if error.is_missing_tool() => {}
             Err(error) => result = result.and(Err(error)),
         }
+    }
+    let table = format!("nft: delete table inet {}", fallback::TABLE);
+    match dry_run {
+        true if fallback::is_closed() => lines.push(table),
+        true => {}
+        false => match fallback::open() {
+            Ok(true) => lines.push(table),
+            Ok(false) => {}
+            Err(error) => result = result.and(Err(DataplaneError::Fallback(error))),
+        },
     }
     match SetTable::new(0).destroy_all(dry_run) {
         Ok((names, held)) => {
