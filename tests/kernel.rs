@@ -1,6 +1,8 @@
 //! moatd beside everything else that writes into the kernel's tables: restarts, repairs, leftovers, refusals. Each test has
 //! a network namespace of its own; root only.
 
+#[path = "kernel/boot.rs"]
+mod boot;
 #[path = "kernel/faults.rs"]
 mod faults;
 #[path = "kernel/host.rs"]

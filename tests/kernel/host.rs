@@ -125,6 +125,49 @@ impl Host {
         (status.code(), daemon.log())
     }
 
+    /// `moatd boot`: its exit code and its messages.
+    pub fn boot(&self) -> (Option<i32>, String) {
+        self.once(&mut Command::new(MOATD), &["boot"])
+    }
+
+    /// The same where every iptables tool is an empty file, in a mount namespace of its own.
+    pub fn boot_without_tools(&self) -> (Option<i32>, String) {
+        let script = "for tool in /usr/sbin/xtables-*-multi; do mount --bind /dev/null \"$tool\"; done; exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args([
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-ec",
+            script,
+            "sh",
+            MOATD,
+        ]);
+        self.once(&mut command, &["boot"])
+    }
+
+    /// `moatd check`: its exit code and what it says.
+    pub fn check(&self) -> (Option<i32>, String) {
+        self.once(&mut Command::new(MOATD), &["check"])
+    }
+
+    fn once(&self, command: &mut Command, arguments: &[&str]) -> (Option<i32>, String) {
+        let done = command
+            .arg("--config")
+            .arg(self.path("moat.toml"))
+            .args(arguments)
+            .env_remove("JOURNAL_STREAM")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = [done.stdout, done.stderr].concat();
+        (
+            done.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    }
+
     /// `moatd cleanup`; what it printed.
     pub fn cleanup(&self, options: &[&str]) -> String {
         self.run(MOATD, &[&["cleanup"][..], options].concat())
