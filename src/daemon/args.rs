@@ -34,5 +34,8 @@ pub enum Command {
         /// Only print what would be removed
         #[arg(long)]
         dry_run: bool,
+        /// Only if the setting onRemove is "clean"; for packages
+        #[arg(long)]
+        on_remove: bool,
     },
 }

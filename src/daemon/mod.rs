@@ -28,6 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::config::OnRemove;
 use crate::dataplane::iptables;
 use args::{Args, Command};
 
@@ -58,7 +59,8 @@ pub fn main() -> ExitCode {
         eprintln!("moatd: {error}");
     }
     let code = match args.command {
-        Some(Command::Cleanup { dry_run }) => cleanup(dry_run),
+        Some(Command::Cleanup { on_remove, .. }) if on_remove && is_to_stay(&args) => EX_OK,
+        Some(Command::Cleanup { dry_run, .. }) => cleanup(dry_run),
         Some(Command::Boot) => with_runtime(async |args| Ok(boot::boot(args).await), &args),
         Some(Command::Check) => boot::check(&args),
         None => with_runtime(async |args| run::run(args).await.map(|()| EX_OK), &args),
@@ -87,6 +89,21 @@ fn with_runtime(work: impl AsyncFnOnce(&Args) -> Result<u8, Failure>, args: &Arg
             failure.code
         }
     }
+}
+
+/// Whether the rules stay when the package goes. Wrong settings take no protection away.
+fn is_to_stay(args: &Args) -> bool {
+    let stay = match settings::load_all(args, Vec::new()) {
+        Ok(loaded) => loaded.settings.on_remove == OnRemove::Keep,
+        Err(errors) => {
+            eprintln!("moatd cleanup: {}", settings::errors_text(&errors));
+            true
+        }
+    };
+    if stay {
+        println!("moatd cleanup: the rules stay in the kernel; `moatd cleanup` removes them");
+    }
+    stay
 }
 
 fn cleanup(dry_run: bool) -> u8 {

@@ -1,0 +1,130 @@
+# A container with real systemd, a peer in a network namespace of its own, and a signed apt repository there.
+
+WORK=
+CT=moatct$$ PEER=moatpeer$$
+PIDS=()
+
+host_begin() {
+    need mmdebstrap:mmdebstrap systemd-nspawn:systemd-container apt-ftparchive:apt-utils gpg:gnupg python3:python3 ip:iproute2 \
+        iptables:iptables ipset:ipset nft:nftables
+    WORK=$(mktemp -d /var/tmp/moat-packages.XXXXXX)
+    trap host_end EXIT
+    ip netns add "$CT"
+    ip netns add "$PEER"
+    ip link add eth0 netns "$CT" type veth peer name eth0 netns "$PEER"
+    ip -n "$CT" addr add 10.77.0.1/24 dev eth0
+    ip -n "$PEER" addr add 10.77.0.2/24 dev eth0
+    ip -n "$CT" link set lo up
+    ip -n "$CT" link set eth0 up
+    ip -n "$PEER" link set eth0 up
+}
+
+host_end() {
+    local status=$? pid
+    host_off || true
+    for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
+    ip netns del "$CT" 2>/dev/null || true
+    ip netns del "$PEER" 2>/dev/null || true
+    rm -rf "$WORK"
+    ((status == 0)) || echo "tests/packages: FAILED at: ${step:-start}" >&2
+}
+
+# host_root SUITE: a root file system of a Debian suite.
+host_root() {
+    mmdebstrap --quiet --variant=minbase \
+        --include=systemd,systemd-sysv,dbus,udev,apt,iptables,ipset,nftables,iproute2,procps,netbase "$1" "$WORK/root" \
+        http://deb.debian.org/debian
+    : >"$WORK/root/etc/machine-id"
+    rm -f "$WORK/root"/etc/apt/sources.list "$WORK/root"/etc/apt/sources.list.d/*
+    # The link comes up as it does on a host: after network-pre.target.
+    cat >"$WORK/root/etc/systemd/system/link.service" <<UNIT
+[Unit]
+DefaultDependencies=no
+After=network-pre.target
+[Service]
+Type=oneshot
+ExecStart=/sbin/ip link set eth0 up
+UNIT
+    mkdir -p "$WORK/root/etc/systemd/system/multi-user.target.wants"
+    ln -s ../link.service "$WORK/root/etc/systemd/system/multi-user.target.wants/"
+}
+
+# host_on [KERNEL ARGUMENT...]: boots the container and waits until it has booted.
+host_on() {
+    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=${UNIFIED:-0} systemd-nspawn -q --boot --register=no --keep-unit -D "$WORK/root" \
+        --machine=web1 --network-namespace-path="/run/netns/$CT" --capability=all --console=read-only -- "$@" \
+        </dev/null >"$WORK/console" 2>&1 &
+    NSPAWN=$!
+    local i
+    for ((i = 0; i < 300; i++)); do
+        INIT=$(pgrep -P "$NSPAWN" -x systemd || pgrep -P "$NSPAWN" | head -1) || true
+        [[ -n $INIT ]] && inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded' && return
+        sleep 0.2
+    done
+    cat "$WORK/console" >&2
+    return 1
+}
+
+host_off() {
+    [[ -n ${INIT-} ]] || return 0
+    kill -s SIGRTMIN+4 "$INIT" 2>/dev/null || true
+    wait "$NSPAWN" 2>/dev/null || true
+    INIT=
+}
+
+inside() {
+    nsenter -t "$INIT" -a env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@"
+}
+
+# All that a packet filter holds, for comparison.
+kernel_rules() {
+    inside sh -c 'iptables-save; ip6tables-save; ipset list; nft list tables' | grep -v '^#' || true
+}
+
+# repository DEB...: publishes packages, signed.
+repository() {
+    export GNUPGHOME=$WORK/gnupg
+    local repo=$WORK/repo
+    if [[ ! -d $repo ]]; then
+        mkdir -p -m 700 "$GNUPGHOME"
+        gpg --batch --quiet --passphrase '' --quick-generate-key 'moat test <moat@localhost>' rsa3072 sign never
+        mkdir -p "$repo"
+        gpg --export >"$WORK/root/usr/share/keyrings/moat.gpg"
+        echo 'deb [signed-by=/usr/share/keyrings/moat.gpg] http://10.77.0.2:8000 ./' \
+            >"$WORK/root/etc/apt/sources.list.d/moat.list"
+        ip netns exec "$PEER" python3 -m http.server -d "$repo" 8000 >/dev/null 2>&1 &
+        PIDS+=($!)
+    fi
+    cp "$@" "$repo"
+    (cd "$repo" && apt-ftparchive packages . >Packages && apt-ftparchive release . >Release.new && mv Release.new Release &&
+        gpg --batch --quiet --yes --clearsign -o InRelease Release)
+}
+
+# probing WHAT COMMAND...: runs the command while the prober runs, and demands that every verdict was right.
+probing() {
+    step=$1
+    local flag=$WORK/probing sent allowed denied status=0
+    : >"$flag"
+    ip netns exec "$CT" python3 tests/packages.d/prober.py receive "$flag" >"$WORK/received" &
+    local receiver=$!
+    sleep 0.3
+    ip netns exec "$PEER" python3 tests/packages.d/prober.py send 10.77.0.1 "$flag" >"$WORK/sent" &
+    local sender=$!
+    "${@:2}" >"$WORK/log" 2>&1 || status=$?
+    rm "$flag"
+    wait "$sender" "$receiver"
+    sent=$(<"$WORK/sent")
+    read -r allowed denied <"$WORK/received"
+    local wrong=$((sent - allowed + denied))
+    # Before the link is up nothing can arrive.
+    [[ ${LINK_DOWN-} ]] && wrong=$denied
+    printf '%-44s %s  %6d packets each, %d wrong verdicts\n' "$step" "$( ((status + wrong)) && echo FAILED || echo ok)" "$sent" "$wrong"
+    ((status + wrong == 0 && allowed > 0)) || { cat "$WORK/log" >&2; inside journalctl -b --no-pager -u 'moat*' | tail -30 >&2; return 1; }
+}
+
+# check WHAT COMMAND...: one step without the prober.
+check() {
+    step=$1
+    "${@:2}" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; return 1; }
+    printf '%-44s ok\n' "$step"
+}
