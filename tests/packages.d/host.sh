@@ -35,6 +35,7 @@ host_root() {
         --include=systemd,systemd-sysv,dbus,udev,apt,iptables,ipset,nftables,iproute2,procps,netbase "$1" "$WORK/root" \
         http://deb.debian.org/debian
     : >"$WORK/root/etc/machine-id"
+    echo web1 >"$WORK/root/etc/hostname"
     rm -f "$WORK/root"/etc/apt/sources.list "$WORK/root"/etc/apt/sources.list.d/*
     # The link comes up as it does on a host: after network-pre.target.
     cat >"$WORK/root/etc/systemd/system/link.service" <<UNIT
@@ -110,7 +111,9 @@ probing() {
     sleep 0.3
     ip netns exec "$PEER" python3 tests/packages.d/prober.py send 10.77.0.1 "$flag" >"$WORK/sent" &
     local sender=$!
+    sleep 1
     "${@:2}" >"$WORK/log" 2>&1 || status=$?
+    sleep 1
     rm "$flag"
     wait "$sender" "$receiver"
     sent=$(<"$WORK/sent")
@@ -119,12 +122,18 @@ probing() {
     # Before the link is up nothing can arrive.
     [[ ${LINK_DOWN-} ]] && wrong=$denied
     printf '%-44s %s  %6d packets each, %d wrong verdicts\n' "$step" "$( ((status + wrong)) && echo FAILED || echo ok)" "$sent" "$wrong"
-    ((status + wrong == 0 && allowed > 0)) || { cat "$WORK/log" >&2; inside journalctl -b --no-pager -u 'moat*' | tail -30 >&2; return 1; }
+    ((status + wrong == 0 && allowed > 0)) || { complain; return 1; }
 }
+
+# What helps to find out why a step failed.
+complain() {
+    cat "$WORK/log"
+    [[ -z ${INIT-} ]] || inside journalctl -b --no-pager -u 'moat*' | tail -30
+} >&2
 
 # check WHAT COMMAND...: one step without the prober.
 check() {
     step=$1
-    "${@:2}" >"$WORK/log" 2>&1 || { cat "$WORK/log" >&2; return 1; }
+    "${@:2}" >"$WORK/log" 2>&1 || { complain; return 1; }
     printf '%-44s ok\n' "$step"
 }

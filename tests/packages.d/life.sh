@@ -155,15 +155,15 @@ boot_order() {
 }
 
 broken_boot() {
-    local tool=$WORK/root/usr/sbin/xtables-nft-multi
+    local tools=$WORK/root/usr/sbin tool
     off_and_empty
-    mv "$tool" "$tool.away"
+    for tool in nft legacy; do mv "$tools/xtables-$tool-multi" "$tools/away-$tool"; done
     host_on
     inside systemctl is-active multi-user.target
     inside nft list tables | grep moat-boot
-    mv "$tool.away" "$tool"
+    for tool in nft legacy; do mv "$tools/away-$tool" "$tools/xtables-$tool-multi"; done
     inside systemctl restart moatd
-    ! inside nft list tables | grep moat-boot
+    [[ $(inside nft list tables) != *moat-boot* ]]
     is_enforced
 }
 

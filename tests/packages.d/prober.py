@@ -6,6 +6,7 @@ prober.py receive FILE           counts until FILE is gone, then prints "ALLOWED
 import os, select, socket, sys, time
 
 ALLOWED, DENIED = 5000, 5001
+RCVBUFFORCE = 33  # Python has no name for SO_RCVBUFFORCE.
 
 def udp():
     return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -26,7 +27,7 @@ def send(address, file):
 def receive(file):
     sockets = {udp(): port for port in (ALLOWED, DENIED)}
     for s, port in sockets.items():
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 64 << 20)
+        s.setsockopt(socket.SOL_SOCKET, RCVBUFFORCE, 64 << 20)
         s.bind(("", port))
     got = {ALLOWED: 0, DENIED: 0}
     # What is under way when the file goes counts, too.
