@@ -8,6 +8,7 @@ host_begin() {
     need mmdebstrap:mmdebstrap systemd-nspawn:systemd-container apt-ftparchive:apt-utils gpg:gnupg python3:python3 ip:iproute2 \
         iptables:iptables ipset:ipset nft:nftables
     WORK=$(mktemp -d /var/tmp/moat-packages.XXXXXX)
+    exec 3>&2
     trap host_end EXIT
     ip netns add "$CT"
     ip netns add "$PEER"
@@ -21,12 +22,16 @@ host_begin() {
 
 host_end() {
     local status=$? pid
+    if ((status)); then
+        echo "tests/packages: FAILED at: ${step:-start}" >&3
+        complain || true
+    fi
+    rm -f "$WORK/probing"
     host_off || true
     for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
     ip netns del "$CT" 2>/dev/null || true
     ip netns del "$PEER" 2>/dev/null || true
     rm -rf "$WORK"
-    ((status == 0)) || echo "tests/packages: FAILED at: ${step:-start}" >&2
 }
 
 # host_root SUITE: a root file system of a Debian suite.
@@ -101,10 +106,12 @@ repository() {
         gpg --batch --quiet --yes --clearsign -o InRelease Release)
 }
 
+# Steps run without `||` or `if` around them, or `set -e` would not hold in them; the trap says which one failed.
+
 # probing WHAT COMMAND...: runs the command while the prober runs, and demands that every verdict was right.
 probing() {
     step=$1
-    local flag=$WORK/probing sent allowed denied status=0
+    local flag=$WORK/probing sent allowed denied
     : >"$flag"
     ip netns exec "$CT" python3 tests/packages.d/prober.py receive "$flag" >"$WORK/received" &
     local receiver=$!
@@ -112,7 +119,7 @@ probing() {
     ip netns exec "$PEER" python3 tests/packages.d/prober.py send 10.77.0.1 "$flag" >"$WORK/sent" &
     local sender=$!
     sleep 1
-    "${@:2}" >"$WORK/log" 2>&1 || status=$?
+    "${@:2}" >"$WORK/log" 2>&1
     sleep 1
     rm "$flag"
     wait "$sender" "$receiver"
@@ -121,19 +128,19 @@ probing() {
     local wrong=$((sent - allowed + denied))
     # Before the link is up nothing can arrive.
     [[ ${LINK_DOWN-} ]] && wrong=$denied
-    printf '%-44s %s  %6d packets each, %d wrong verdicts\n' "$step" "$( ((status + wrong)) && echo FAILED || echo ok)" "$sent" "$wrong"
-    ((status + wrong == 0 && allowed > 0)) || { complain; return 1; }
+    printf '%-44s %s  %6d packets each, %d wrong verdicts\n' "$step" "$( ((wrong)) && echo FAILED || echo ok)" "$sent" "$wrong"
+    ((wrong == 0 && allowed > 0))
 }
 
 # What helps to find out why a step failed.
 complain() {
-    cat "$WORK/log"
+    cat "$WORK/log" || true
     [[ -z ${INIT-} ]] || inside journalctl -b --no-pager -u 'moat*' | tail -30
-} >&2
+} >&3
 
 # check WHAT COMMAND...: one step without the prober.
 check() {
     step=$1
-    "${@:2}" >"$WORK/log" 2>&1 || { complain; return 1; }
+    "${@:2}" >"$WORK/log" 2>&1
     printf '%-44s ok\n' "$step"
 }

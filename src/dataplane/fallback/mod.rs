@@ -19,9 +19,9 @@ use rustix::net::{
 };
 
 use super::ipset::wire::{Body, replies};
-use crate::api::Protocol;
+use crate::api::{Family, Protocol};
 use crate::config::{Failsafe, Settings};
-use wire::{Batch, Command, Compare, Rule, Value};
+use wire::{Batch, Command, Compare, INET, Rule, Value};
 
 /// The table's name. IPv4 and IPv6 share it.
 pub const TABLE: &str = "moat-boot";
@@ -62,7 +62,7 @@ pub fn close(settings: &Settings) -> io::Result<()> {
 /// # Errors
 /// The kernel refused. One without nf_tables holds nothing of it.
 pub fn open() -> io::Result<bool> {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(INET);
     batch.add(Command::DeleteTable, &[(1, Value::Text(TABLE))]);
     match exchange(batch) {
         Ok(()) => Ok(true),
@@ -80,8 +80,25 @@ pub fn is_closed() -> bool {
     exchange(Batch::question(&[(1, Value::Text(TABLE))])).is_ok()
 }
 
+/// Removes a built-in table of the iptables tools with these built-in chains, if there is no rule in them; all or nothing.
+///
+/// # Errors
+/// The kernel refused: somebody uses it.
+pub fn remove_unused(family: Family, table: &str, chains: &[String]) -> io::Result<()> {
+    let mut batch = Batch::new(match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    });
+    for chain in chains {
+        let names = [(1, Value::Text(table)), (3, Value::Text(chain))];
+        batch.add(Command::DeleteChain, &names);
+    }
+    batch.add(Command::DeleteTable, &[(1, Value::Text(table))]);
+    exchange(batch)
+}
+
 fn closing(settings: &Settings) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(INET);
     // Made, removed, made again: so it is as it shall be whatever was there.
     batch.add(Command::NewTable, &[(1, Value::Text(TABLE))]);
     batch.add(Command::DeleteTable, &[(1, Value::Text(TABLE))]);

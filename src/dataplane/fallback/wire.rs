@@ -5,7 +5,7 @@ const SUBSYSTEM: u16 = 10;
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
 const BATCH: (u16, u16) = (0x10, 0x11);
 /// `NFPROTO_INET`: IPv4 and IPv6.
-const INET: u8 = 1;
+pub const INET: u8 = 1;
 /// `NLM_F_REQUEST`, `NLM_F_ACK` and `NLM_F_CREATE | NLM_F_APPEND`.
 const FLAGS: (u16, u16, u16) = (1, 4, 0x400 | 0x800);
 /// `NFT_MSG_GETTABLE`.
@@ -21,6 +21,7 @@ pub enum Command {
     NewTable = 0,
     DeleteTable = 2,
     NewChain = 3,
+    DeleteChain = 5,
     NewRule = 6,
 }
 
@@ -62,13 +63,16 @@ pub fn put(out: &mut Vec<u8>, attributes: &[(u16, Value<'_>)]) {
 
 /// Messages that take effect together or not at all.
 pub struct Batch {
+    family: u8,
     bytes: Vec<u8>,
     messages: u32,
 }
 
 impl Batch {
-    pub fn new() -> Batch {
+    /// For tables of this family (`NFPROTO_*`).
+    pub fn new(family: u8) -> Batch {
         let mut batch = Batch {
+            family,
             bytes: Vec::new(),
             messages: 0,
         };
@@ -79,6 +83,7 @@ impl Batch {
     /// A question for a table, which changes nothing and so is no transaction.
     pub fn question(attributes: &[(u16, Value<'_>)]) -> Batch {
         let mut batch = Batch {
+            family: INET,
             bytes: Vec::new(),
             messages: 0,
         };
@@ -95,11 +100,11 @@ impl Batch {
     /// Adds a command, which will be answered.
     pub fn add(&mut self, command: Command, attributes: &[(u16, Value<'_>)]) {
         let create = match command {
-            Command::DeleteTable => 0,
+            Command::DeleteTable | Command::DeleteChain => 0,
             _ => FLAGS.2,
         };
         let kind = SUBSYSTEM << 8 | command as u16;
-        self.message(kind, FLAGS.0 | FLAGS.1 | create, INET, 0, attributes);
+        self.message(kind, FLAGS.0 | FLAGS.1 | create, self.family, 0, attributes);
     }
 
     /// All messages, and how many answers there will be.

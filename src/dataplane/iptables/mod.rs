@@ -9,6 +9,7 @@ mod contest;
 mod detect;
 mod diff;
 mod effect;
+mod empty;
 mod features;
 mod refused;
 mod render;
@@ -315,6 +316,14 @@ impl Dataplane for Iptables {
             let held = self.writer.remove(&edits)?;
             if !held.is_empty() {
                 return Err(DataplaneError::OldChains(held));
+            }
+            for (family, edits) in &edits {
+                let changed = edits
+                    .iter()
+                    .filter(|e| !e.lines.is_empty() || !e.stale.is_empty());
+                for edit in changed {
+                    empty::remove(&self.writer, *family, edit.table.name());
+                }
             }
         }
         Ok(cleanup::plan(&edits, None))
