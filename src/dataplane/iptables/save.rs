@@ -72,6 +72,31 @@ pub fn read(tools: &Tools, backend: Backend, family: Family) -> Result<Saved, Co
     Ok(all)
 }
 
+/// Reads several families side by side, while something else is done here.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_all<T>(
+    tools: &Tools,
+    backend: Backend,
+    families: &[Family],
+    meanwhile: impl FnOnce() -> T,
+) -> (Result<BTreeMap<Family, Saved>, CommandError>, T) {
+    std::thread::scope(|scope| {
+        let start = |family: &Family| {
+            let family = *family;
+            scope.spawn(move || Ok((family, read(tools, backend, family)?)))
+        };
+        let readers: Vec<_> = families.iter().map(start).collect();
+        let done = meanwhile();
+        let saved = readers.into_iter().map(|reader| match reader.join() {
+            Ok(saved) => saved,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        (saved.collect(), done)
+    })
+}
+
 fn read_tables(
     tools: &Tools,
     backend: Backend,
