@@ -104,8 +104,12 @@ impl Refusals {
         for rule in chain.iter() {
             if let Some(reason) = self.reason(at, rule) {
                 any = true;
-                let said = said.entry(rule.note.to_string());
-                said.or_insert_with(|| reason.to_owned());
+                // A rule that only leads on has no words of its own.
+                let what = match &*rule.note {
+                    "" => format!("chain {}", at.2),
+                    note => note.to_owned(),
+                };
+                said.entry(what).or_insert_with(|| reason.to_owned());
             }
         }
         any

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::super::command::{CommandError, Tools};
 use super::detect::Backend;
-use super::render::{RuleId, identity};
+use super::render::{RuleId, identity, identity_inside};
 use crate::api::Family;
 use crate::compile::Table;
 
@@ -204,7 +204,7 @@ impl Reader {
         } else if let Some(table) = self.saved.tables.get_mut(&table)
             && let Some(rules) = table.chains.get_mut(chain)
         {
-            rules.push(identity(text));
+            rules.push(identity_inside(text));
         }
     }
 }
