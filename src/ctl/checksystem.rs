@@ -5,13 +5,9 @@ use super::{EX_NO, EX_OK, EX_UNAVAILABLE, Failure, Global, Outcome, client, file
 use crate::daemon::control::Request;
 use crate::dataplane::iptables::{self, Feature};
 
-/// Says what this kernel and its tools can do. The daemon is asked; before it runs the first time the same checks run here.
+/// Says what this kernel and its tools can do.
 pub fn run(global: &Global) -> Outcome {
-    let features: Vec<Feature> = match client::ask(global, &Request::Checksystem) {
-        Ok(features) => features,
-        Err(failure) if failure.code == EX_UNAVAILABLE => here(global)?,
-        Err(failure) => return Err(failure),
-    };
+    let features = features(global)?;
     output::print(global.output, &features, || text(&features))?;
     Ok(if features.iter().all(|f| f.works) {
         EX_OK
@@ -20,13 +16,22 @@ pub fn run(global: &Global) -> Outcome {
     })
 }
 
+/// Asks the daemon, or looks here before it runs the first time.
+pub(super) fn features(global: &Global) -> Result<Vec<Feature>, Failure> {
+    match client::ask(global, &Request::Checksystem) {
+        Err(failure) if failure.code == EX_UNAVAILABLE => here(global),
+        other => other,
+    }
+}
+
 fn here(global: &Global) -> Result<Vec<Feature>, Failure> {
     let setting = files::settings(global, &[])?.settings.iptables_backend;
     let choice = iptables::would_choose(setting).map_err(|m| Failure::new(EX_UNAVAILABLE, m))?;
     Ok(iptables::check_features(choice.backend))
 }
 
-fn text(features: &[Feature]) -> String {
+/// For people.
+pub(super) fn text(features: &[Feature]) -> String {
     let rows: Vec<Vec<String>> = features
         .iter()
         .map(|f| {

@@ -3,6 +3,7 @@
 mod checksystem;
 mod client;
 mod config;
+mod doctor;
 mod explain;
 mod files;
 mod get;
@@ -85,6 +86,8 @@ enum Command {
     Config(config::Config),
     /// Check that this kernel and its tools have what moat needs; exit 1 when something is missing
     Checksystem,
+    /// Check the system, and list what other packet filters can do to policy; exit 1 when there is anything to mend
+    Doctor,
     /// Show the version
     Version,
     /// Print a completion script for a shell
@@ -141,6 +144,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Get(args) => get::run(global, &args),
         Command::Config(command) => config::run(global, &command),
         Command::Checksystem => checksystem::run(global),
+        Command::Doctor => doctor::run(global),
         Command::Version => {
             let version = serde_json::json!({"version": env!("CARGO_PKG_VERSION")});
             output::print(global.output, &version, || {

@@ -10,7 +10,7 @@ use super::control::{Call, Reply, Request};
 use super::report::{ConfigReport, PlanReport, SnapshotReport, SourceReport, Status};
 use super::run::Daemon;
 use crate::api::{self, Kind};
-use crate::dataplane::{Wanted, iptables};
+use crate::dataplane::{Wanted, firewalls, iptables};
 use crate::verdict::{self, Query};
 
 impl Daemon<'_> {
@@ -26,6 +26,13 @@ impl Daemon<'_> {
                 let look = tokio::task::spawn_blocking(move || iptables::check_features(backend));
                 later(call.reply, async move {
                     to_json(&look.await.map_err(|e| Reply::Error(e.to_string()))?)
+                });
+            }
+            Request::Firewalls => {
+                let look = tokio::task::spawn_blocking(firewalls::examine);
+                later(call.reply, async move {
+                    let findings = look.await.map_err(|e| Reply::Error(e.to_string()))?;
+                    to_json(&findings.map_err(|e| Reply::Error(e.to_string()))?)
                 });
             }
             request => {
@@ -49,9 +56,11 @@ impl Daemon<'_> {
             Request::Explain(query) => self.explain(&query),
             Request::Metrics => to_json(&self.metrics.text(&self.reading())),
             Request::Ready => to_json(&self.ready),
-            Request::Plan { .. } | Request::Checksystem | Request::Watch => Err(Reply::Refused(
-                "this is not answered with what is known here".to_owned(),
-            )),
+            Request::Plan { .. } | Request::Checksystem | Request::Firewalls | Request::Watch => {
+                Err(Reply::Refused(
+                    "this is not answered with what is known here".to_owned(),
+                ))
+            }
         }
     }
 

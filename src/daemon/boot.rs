@@ -10,7 +10,8 @@ use super::{EX_CONFIG, EX_OK, EX_UNAVAILABLE, Failure, settings};
 use crate::api::{Resource, parse_bytes};
 use crate::calc::HostPolicy;
 use crate::config::{BootFailurePolicy, Loaded};
-use crate::dataplane::{fallback, iptables};
+use crate::dataplane::iptables;
+use crate::dataplane::nft::fallback;
 use crate::store::Store;
 
 /// In the state directory: this host was protected when moatd was last there.

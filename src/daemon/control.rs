@@ -51,6 +51,8 @@ pub enum Request {
     Explain(Query),
     /// A list of features.
     Checksystem,
+    /// What packet filters of this host can do to policy.
+    Firewalls,
     /// Metrics in the Prometheus text format, as one text.
     Metrics,
     /// Whether policy is in force, as true or false.

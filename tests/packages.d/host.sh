@@ -1,7 +1,8 @@
-# A container with real systemd, a peer in a network namespace of its own, and a signed apt repository there.
+# A container with real systemd, a peer in a network namespace of its own, and a signed repository there.
 
 WORK=
 CT=moatct$$ PEER=moatpeer$$
+UBUNTU=(noble resolute)
 PIDS=()
 
 host_begin() {
@@ -31,14 +32,18 @@ host_end() {
     for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
     ip netns del "$CT" 2>/dev/null || true
     ip netns del "$PEER" 2>/dev/null || true
-    rm -rf "$WORK"
+    rm -rf --one-file-system "$WORK"
 }
 
-# host_root SUITE: a root file system of a Debian suite.
+# host_root SUITE PACKAGE...: a root file system of a Debian or Ubuntu suite.
 host_root() {
-    mmdebstrap --quiet --variant=minbase \
-        --include=systemd,systemd-sysv,dbus,udev,apt,iptables,ipset,nftables,iproute2,procps,netbase "$1" "$WORK/root" \
-        http://deb.debian.org/debian
+    local source='deb http://deb.debian.org/debian '$1' main' packages
+    [[ " ${UBUNTU[*]} " != *" $1 "* ]] || source='deb [trusted=yes] http://archive.ubuntu.com/ubuntu '$1' main universe'
+    packages=$(IFS=,; echo "${*:2}")
+    # In a mount namespace of its own, so that nothing stays mounted whatever happens.
+    unshare -m mmdebstrap --quiet --variant=minbase --aptopt='Acquire::Check-Valid-Until "false"' \
+        --include="systemd,systemd-sysv,dbus,udev,apt,iptables,ipset,nftables,iproute2,procps,netbase${packages:+,$packages}" \
+        "$1" "$WORK/root" "$source"
     : >"$WORK/root/etc/machine-id"
     echo web1 >"$WORK/root/etc/hostname"
     rm -f "$WORK/root"/etc/apt/sources.list "$WORK/root"/etc/apt/sources.list.d/*
@@ -53,18 +58,21 @@ ExecStart=/sbin/ip link set eth0 up
 UNIT
     mkdir -p "$WORK/root/etc/systemd/system/multi-user.target.wants"
     ln -s ../link.service "$WORK/root/etc/systemd/system/multi-user.target.wants/"
+    # Two newer releases of systemd want the unified hierarchy.
+    UNIFIED=0
+    [[ $1 != sid && $1 != resolute ]] || UNIFIED=1
 }
 
-# host_on [KERNEL ARGUMENT...]: boots the container and waits until it has booted.
+# host_on [KERNEL ARGUMENT...]: boots the container and waits for the login prompt.
 host_on() {
-    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=${UNIFIED:-0} systemd-nspawn -q --boot --register=no --keep-unit -D "$WORK/root" \
+    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=$UNIFIED systemd-nspawn -q --boot --register=no --keep-unit -D "$WORK/root" \
         --machine=web1 --network-namespace-path="/run/netns/$CT" --capability=all --console=read-only -- "$@" \
         </dev/null >"$WORK/console" 2>&1 &
     NSPAWN=$!
     local i
     for ((i = 0; i < 300; i++)); do
         INIT=$(pgrep -P "$NSPAWN" -x systemd || pgrep -P "$NSPAWN" | head -1) || true
-        [[ -n $INIT ]] && inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded' && return
+        [[ -n $INIT ]] && inside systemctl is-active multi-user.target >/dev/null 2>&1 && return
         sleep 0.2
     done
     cat "$WORK/console" >&2
@@ -87,23 +95,17 @@ kernel_rules() {
     inside sh -c 'iptables-save; ip6tables-save; ipset list; nft list tables' | grep -v '^#' || true
 }
 
-# repository DEB...: publishes packages, signed.
-repository() {
+# A key that repositories and packages are signed with.
+signing_key() {
     export GNUPGHOME=$WORK/gnupg
-    local repo=$WORK/repo
-    if [[ ! -d $repo ]]; then
-        mkdir -p -m 700 "$GNUPGHOME"
-        gpg --batch --quiet --passphrase '' --quick-generate-key 'moat test <moat@localhost>' rsa3072 sign never
-        mkdir -p "$repo"
-        gpg --export >"$WORK/root/usr/share/keyrings/moat.gpg"
-        echo 'deb [signed-by=/usr/share/keyrings/moat.gpg] http://10.77.0.2:8000 ./' \
-            >"$WORK/root/etc/apt/sources.list.d/moat.list"
-        ip netns exec "$PEER" python3 -m http.server -d "$repo" 8000 >/dev/null 2>&1 &
-        PIDS+=($!)
-    fi
-    cp "$@" "$repo"
-    (cd "$repo" && apt-ftparchive packages . >Packages && apt-ftparchive release . >Release.new && mv Release.new Release &&
-        gpg --batch --quiet --yes --clearsign -o InRelease Release)
+    mkdir -p -m 700 "$GNUPGHOME"
+    gpg --batch --quiet --passphrase '' --quick-generate-key 'moat test <moat@localhost>' rsa3072 sign never
+}
+
+# serve DIRECTORY: as http://10.77.0.2:8000, where the peer is.
+serve() {
+    ip netns exec "$PEER" python3 -m http.server -d "$1" 8000 >/dev/null 2>&1 &
+    PIDS+=($!)
 }
 
 # Steps run without `||` or `if` around them, or `set -e` would not hold in them; the trap says which one failed.
@@ -128,9 +130,12 @@ probing() {
     local wrong=$((sent - allowed + denied))
     # Before the link is up nothing can arrive.
     [[ ${LINK_DOWN-} ]] && wrong=$denied
-    printf '%-44s %s  %6d packets each, %d wrong verdicts\n' "$step" "$( ((wrong)) && echo FAILED || echo ok)" "$sent" "$wrong"
+    row "$( ((wrong)) && echo FAILED || echo ok)" "$sent" "$wrong"
     ((wrong == 0 && allowed > 0))
 }
+
+# row RESULT [PACKETS WRONG]: a line of the table.
+row() { printf '| %-9s | %-43s | %-6s | %7s | %5s |\n' "$HOST" "$step" "$1" "${2-}" "${3-}"; }
 
 # What helps to find out why a step failed.
 complain() {
@@ -142,5 +147,5 @@ complain() {
 check() {
     step=$1
     "${@:2}" >"$WORK/log" 2>&1
-    printf '%-44s ok\n' "$step"
+    row ok
 }

@@ -1,14 +1,20 @@
-# The life of the Debian package, from installation to purge.
+# The life of a package on one distribution, from installation to purge.
 
+# Distributions: suite and package manager of each.
+DISTRIBUTIONS=(bookworm:apt trixie:apt noble:apt resolute:apt sid:apt bookworm:dnf)
+
+# life [SUITE:MANAGER]
 life() {
+    local suite=${1:-bookworm:apt}
+    MANAGER=${suite#*:} HOST=${suite%:*}
+    [[ $MANAGER == apt ]] || HOST="$HOST+$MANAGER"
     host_begin
-    build
-    host_root bookworm
-    repository "$OUT"/moat_0.1.0-1_*.deb
-    make_deb 0.1.1-1
+    packages_of "$MANAGER"
+    host_root "${suite%:*}" $([[ $MANAGER == apt ]] || echo dnf rpm)
     host_on
     kernel_rules >"$WORK/before"
-    check 'install from the signed repository' install moat
+    pm publish 0.1.0
+    check 'install from the signed repository' pm install 0.1.0
     check 'an installation enforces nothing' untouched
     check 'systemd-analyze security at most 2.5' hardened
     policy >"$WORK/root/etc/moat/policy.d/web1.yaml"
@@ -21,26 +27,40 @@ life() {
     probing daemon-reexec inside systemctl daemon-reexec
     echo '# edited by hand' >>"$WORK/root/etc/moat/moat.toml"
     sleep 1.1
-    repository "$OUT"/moat_0.1.1-1_*.deb
-    probing 'upgrade with an edited conffile' upgrade 0.1.1-1
-    probing downgrade upgrade 0.1.0-1
+    pm publish 0.1.1
+    probing 'upgrade with an edited conffile' upgrade 0.1.1
+    probing downgrade upgrade 0.1.0
     probing 'an upgrade that cannot work changes nothing' bad_upgrade
     check 'a masked service stays stopped' masked
+    if [[ ! ${SHORT-} ]]; then
+        LINK_DOWN=yes probing 'the legacy backend, from boot' with_backend legacy
+        LINK_DOWN=yes probing 'back to nft' with_backend nft
+    fi
     LINK_DOWN=yes probing 'boot' reboot
     check 'moat-boot before the network' boot_order
-    check 'boot with tools that do not work' broken_boot
+    check 'boot with tools that do not work: closed' broken_boot closed
+    check 'boot with tools that do not work: open' broken_boot open
     check 'moat.boot=off' boot_off
     check 'remove (clean) and reinstall' remove_clean
     check 'remove (keep), then purge' remove_keep
     check 'purge leaves no file' no_file
-    check 'install into a root without systemd' chroot_install
-    step=; host_off
-    echo "tests/packages life: everything passed in $SECONDS s"
+    step='install into a root without systemd'
+    host_off
+    check "$step" pm chroot
+    step=
+    echo "tests/packages life ${suite/:/ with }: everything passed in $SECONDS s"
 }
 
-install() {
-    inside apt-get -qq update
-    inside apt-get -qq install -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
+# What the package manager of the host does.
+pm() { "${MANAGER}_$1" "${@:2}"; }
+
+# packages_of MANAGER: two versions for the life test.
+packages_of() {
+    local kind=deb version
+    [[ $1 == apt ]] || kind=rpm_package
+    [[ -z ${BUILT-} ]] || return 0
+    compile
+    for version in 0.1.0 0.1.1; do "$kind" "$version"; done
 }
 
 untouched() { kernel_rules | diff "$WORK/before" -; }
@@ -105,8 +125,8 @@ kill_and_wait() {
 }
 
 upgrade() {
-    install --allow-downgrades "moat=$1"
-    [[ $(inside dpkg-query -W -f '${Version}' moat) == "$1" ]]
+    pm install "$1"
+    [[ $(pm version) == "$1" ]]
     inside grep -q 'edited by hand' /etc/moat/moat.toml
     inside systemctl is-active moatd
 }
@@ -115,7 +135,7 @@ bad_upgrade() {
     local old
     old=$(inside systemctl show -P MainPID moatd)
     inside sh -c 'echo "maxIpsetSize = 0" >/etc/moat/moat.d/bad.toml'
-    install moat=0.1.1-1 2>&1 | tee "$WORK/upgrade"
+    pm install 0.1.1 2>&1 | tee "$WORK/upgrade"
     grep -q 'the old one keeps running' "$WORK/upgrade"
     [[ $(inside systemctl show -P MainPID moatd) == "$old" ]]
     inside rm /etc/moat/moat.d/bad.toml
@@ -124,11 +144,19 @@ bad_upgrade() {
 
 masked() {
     inside systemctl mask --now moatd
-    install --allow-downgrades moat=0.1.0-1
+    pm install 0.1.0
     [[ $(inside systemctl show -P ActiveState moatd) == inactive ]]
     is_enforced
     inside systemctl unmask moatd
     inside systemctl start moatd
+}
+
+# A boot with this backend of the iptables tools.
+with_backend() {
+    inside sh -c "echo 'iptablesBackend = \"$1\"' >/etc/moat/moat.d/backend.toml"
+    reboot
+    inside systemctl is-active moatd
+    inside "iptables-$1-save" | grep moat-
 }
 
 # A host that boots: no rules, and the link is down until systemd brings it up.
@@ -142,25 +170,30 @@ reboot() {
 off_and_empty() {
     host_off
     ip -n "$CT" link set eth0 down
+    local tool
+    for tool in iptables-legacy ip6tables-legacy; do
+        printf '*%s\nCOMMIT\n' raw mangle nat filter | ip netns exec "$CT" "$tool-restore"
+    done
     ip netns exec "$CT" nft flush ruleset
     ip netns exec "$CT" ipset destroy
 }
 
 boot_order() {
-    [[ $(inside systemctl is-system-running) == running ]]
+    [[ $(inside systemctl is-system-running --wait) == running ]]
     local boot network
     boot=$(inside systemctl show -P ExecMainExitTimestampMonotonic moat-boot)
     network=$(inside systemctl show -P ActiveEnterTimestampMonotonic network-pre.target)
     ((boot > 0 && boot < network))
 }
 
+# broken_boot closed|open: what bootFailurePolicy says, and a login prompt in any case.
 broken_boot() {
     local tools=$WORK/root/usr/sbin tool
+    echo "bootFailurePolicy = \"$1\"" >"$WORK/root/etc/moat/moat.d/boot.toml"
     off_and_empty
     for tool in nft legacy; do mv "$tools/xtables-$tool-multi" "$tools/away-$tool"; done
     host_on
-    inside systemctl is-active multi-user.target
-    inside nft list tables | grep moat-boot
+    [[ $(inside nft list tables) == *moat-boot* && $1 == closed || $(inside nft list tables) != *moat-boot* && $1 == open ]]
     for tool in nft legacy; do mv "$tools/away-$tool" "$tools/xtables-$tool-multi"; done
     inside systemctl restart moatd
     [[ $(inside nft list tables) != *moat-boot* ]]
@@ -171,37 +204,27 @@ boot_off() {
     off_and_empty
     host_on moat.boot=off
     [[ $(inside systemctl show -P ConditionResult moat-boot) == no ]]
+    wait_enforced
 }
 
 remove_clean() {
-    inside apt-get -qq remove -y moat
+    pm remove
     untouched
-    install moat
+    pm install
     wait_enforced
 }
 
 remove_keep() {
     inside sh -c 'echo "onRemove = \"keep\"" >/etc/moat/moat.d/keep.toml'
-    inside apt-get -qq remove -y moat
+    pm remove
     is_enforced
-    inside apt-get -qq purge -y moat
+    pm purge
     untouched
 }
 
 no_file() {
     local left
-    left=$(inside sh -c 'find / -xdev -iname "*moat*" -not -path "/proc/*" -not -path "/var/log/journal/*" -not -path "/var/cache/*" \
-        -not -path "/var/lib/apt/lists/*" -not -path "/run/*" -not -path "/tmp/*"' |
-        grep -v -e /etc/apt/sources.list.d/moat.list -e /usr/share/keyrings/moat.gpg || true)
+    left=$(inside sh -c 'find / -xdev -iname "*moat*" -not -path "/proc/*" -not -path "/var/log/*" -not -path "/var/cache/*" \
+        -not -path "/var/lib/apt/lists/*" -not -path "/run/*" -not -path "/tmp/*"' | grep -vxF "$(pm ours)" || true)
     [[ -z $left ]] || { echo "left behind: $left"; return 1; }
-}
-
-# No running systemd, and policy-rc.d says no.
-chroot_install() {
-    host_off
-    cp "$OUT"/moat_0.1.0-1_*.deb "$WORK/root/tmp/moat.deb"
-    printf '#!/bin/sh\nexit 101\n' >"$WORK/root/usr/sbin/policy-rc.d"
-    chmod +x "$WORK/root/usr/sbin/policy-rc.d"
-    unshare -n chroot "$WORK/root" dpkg -i /tmp/moat.deb
-    unshare -n chroot "$WORK/root" dpkg -P moat
 }

@@ -11,6 +11,8 @@ use crate::compile::{Member, SetKind};
 pub const PROTOCOL: u8 = 6;
 /// `NFNL_SUBSYS_IPSET`, the upper half of a message type.
 const SUBSYSTEM: u16 = 6 << 8;
+/// `NFNL_SUBSYS_NFTABLES`, whose messages have the same form.
+const NF_TABLES: u16 = 10 << 8;
 /// `nlmsghdr` and `nfgenmsg`.
 const HEADERS: usize = 16 + 4;
 /// Attributes are padded to this.
@@ -195,6 +197,8 @@ impl Request {
 pub struct Reply<'a> {
     /// The number of the request that it answers.
     pub sequence: u32,
+    /// Number of an address family (`NFPROTO_*`), of data.
+    pub family: u8,
     /// What it says.
     pub body: Body<'a>,
 }
@@ -224,11 +228,18 @@ pub fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
             // An error comes with the request that caused it behind its code.
             2 => Body::End(code(), message.get(20 + HEADERS..).unwrap_or(&[])),
             3 => Body::End(code(), &[]),
-            _ if kind & 0xff00 == SUBSYSTEM => Body::Data(message.get(HEADERS..).unwrap_or(&[])),
+            _ if matches!(kind & 0xff00, SUBSYSTEM | NF_TABLES) => {
+                Body::Data(message.get(HEADERS..).unwrap_or(&[]))
+            }
             _ => Body::Other,
         };
         let sequence = u32_at(message, 8)?;
-        Some(Reply { sequence, body })
+        let family = message.get(16).copied().unwrap_or(0);
+        Some(Reply {
+            sequence,
+            family,
+            body,
+        })
     })
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::ipset::{SetPlan, SetTable};
+use super::super::nft::fallback;
 use super::super::plan::Plan;
-use super::super::{Dataplane, DataplaneError, fallback};
+use super::super::{Dataplane, DataplaneError};
 use super::detect::Backend;
 use super::diff::{Before, FamilyEdit, Kept, edits};
 use super::{Iptables, SetError};

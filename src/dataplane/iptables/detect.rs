@@ -58,8 +58,9 @@ impl Backend {
     pub fn may_hold_rules(self) -> bool {
         match self {
             Backend::Nft => true,
-            Backend::Legacy => ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"]
+            Backend::Legacy => ["ip", "ip6"]
                 .iter()
+                .map(|family| format!("/proc/thread-self/net/{family}_tables_names"))
                 .any(|p| std::fs::read_to_string(p).is_ok_and(|t| !t.trim().is_empty())),
         }
     }

@@ -27,6 +27,7 @@ use std::time::Duration;
 pub use cleanup::{cleanup_all, plan_from_nothing, remove_rules};
 pub use detect::{Backend, Choice, choose, would_choose};
 pub use features::{Feature, check_features};
+pub use save::CHAIN_PREFIX;
 
 use super::command::Tools;
 use super::ipset::{PlanError, SetError, SetFailures, SetPlan, SetTable};
@@ -281,7 +282,7 @@ impl Dataplane for Iptables {
                     .iter()
                     .filter(|e| !e.lines.is_empty() || !e.stale.is_empty());
                 for edit in changed {
-                    empty::remove(&self.writer, *family, edit.table.name());
+                    empty::remove(self.writer.backend, *family, edit.table.name());
                 }
             }
         }

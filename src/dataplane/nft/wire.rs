@@ -1,4 +1,4 @@
-//! The few words of the kernel's nf_tables protocol (`linux/netfilter/nf_tables.h`) that the fallback needs.
+//! The few words of the kernel's nf_tables protocol (`linux/netfilter/nf_tables.h`) that moat needs.
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const SUBSYSTEM: u16 = 10;
@@ -8,6 +8,10 @@ const BATCH: (u16, u16) = (0x10, 0x11);
 pub const INET: u8 = 1;
 /// `NLM_F_REQUEST`, `NLM_F_ACK` and `NLM_F_CREATE | NLM_F_APPEND`.
 const FLAGS: (u16, u16, u16) = (1, 4, 0x400 | 0x800);
+/// `NLM_F_DUMP`.
+const DUMP: u16 = 0x300;
+/// `NLM_F_NONREC`: nothing with it.
+const ALONE: u16 = 0x100;
 /// `NFT_MSG_GETTABLE`.
 const GET_TABLE: u16 = 1;
 const NESTED: u16 = 1 << 15;
@@ -21,7 +25,8 @@ pub enum Command {
     NewTable = 0,
     DeleteTable = 2,
     NewChain = 3,
-    DeleteChain = 5,
+    /// Fails when there are rules in it.
+    DeleteEmptyChain = 5,
     NewRule = 6,
 }
 
@@ -99,12 +104,13 @@ impl Batch {
 
     /// Adds a command, which will be answered.
     pub fn add(&mut self, command: Command, attributes: &[(u16, Value<'_>)]) {
-        let create = match command {
-            Command::DeleteTable | Command::DeleteChain => 0,
+        let how = match command {
+            Command::DeleteTable => 0,
+            Command::DeleteEmptyChain => ALONE,
             _ => FLAGS.2,
         };
         let kind = SUBSYSTEM << 8 | command as u16;
-        self.message(kind, FLAGS.0 | FLAGS.1 | create, self.family, 0, attributes);
+        self.message(kind, FLAGS.0 | FLAGS.1 | how, self.family, 0, attributes);
     }
 
     /// All messages, and how many answers there will be.
@@ -137,6 +143,30 @@ impl Batch {
         let length = u32::try_from(self.bytes.len() - at).unwrap_or(u32::MAX);
         self.bytes[at..at + 4].copy_from_slice(&length.to_ne_bytes());
         self.messages += 1;
+    }
+}
+
+/// What can be listed.
+#[derive(Clone, Copy)]
+#[repr(u16)]
+pub enum Query {
+    /// `NFT_MSG_GETCHAIN`.
+    Chains = 4,
+    /// `NFT_MSG_GETRULE`.
+    Rules = 7,
+}
+
+impl Query {
+    /// The request for all of them.
+    pub fn bytes(self) -> Vec<u8> {
+        let mut batch = Batch {
+            family: 0,
+            bytes: Vec::new(),
+            messages: 0,
+        };
+        let kind = SUBSYSTEM << 8 | self as u16;
+        batch.message(kind, FLAGS.0 | DUMP, 0, 0, &[]);
+        batch.bytes
     }
 }
 

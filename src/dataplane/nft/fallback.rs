@@ -2,32 +2,19 @@
 //!
 //! For the boot at which the firewall tools do not work. It is gone as soon as moatd has its policy in the kernel.
 
-#[cfg(test)]
-mod tests;
-mod wire;
-
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use rustix::io::Errno;
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
-};
 
-use super::ipset::wire::{Body, replies};
-use crate::api::{Family, Protocol};
+use super::exchange;
+use super::wire::{Batch, Command, Compare, INET, Rule, Value};
+use crate::api::Protocol;
 use crate::config::{Failsafe, Settings};
-use wire::{Batch, Command, Compare, INET, Rule, Value};
 
 /// The table's name. IPv4 and IPv6 share it.
 pub const TABLE: &str = "moat-boot";
-/// How long the kernel may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-const INBOX: usize = 128 << 10;
 /// The loopback interface has this index in every network namespace.
 const LOOPBACK: u32 = 1;
 /// Keys of `meta`: interface that a packet comes in by and goes out by, family, transport protocol.
@@ -78,23 +65,6 @@ pub fn open() -> io::Result<bool> {
 /// Whether there is anything that [`close`] made.
 pub fn is_closed() -> bool {
     exchange(Batch::question(&[(1, Value::Text(TABLE))])).is_ok()
-}
-
-/// Removes a built-in table of the iptables tools with these built-in chains, if there is no rule in them; all or nothing.
-///
-/// # Errors
-/// The kernel refused: somebody uses it.
-pub fn remove_unused(family: Family, table: &str, chains: &[String]) -> io::Result<()> {
-    let mut batch = Batch::new(match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    });
-    for chain in chains {
-        let names = [(1, Value::Text(table)), (3, Value::Text(chain))];
-        batch.add(Command::DeleteChain, &names);
-    }
-    batch.add(Command::DeleteTable, &[(1, Value::Text(table))]);
-    exchange(batch)
 }
 
 fn closing(settings: &Settings) -> Batch {
@@ -197,36 +167,4 @@ impl Direction<'_> {
             &bytes(net.network()),
         )
     }
-}
-
-/// Sends a batch and takes the answers; the first error counts.
-fn exchange(batch: Batch) -> io::Result<()> {
-    let (bytes, mut answers) = batch.end();
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(NETFILTER),
-    )?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-    connect(&socket, &SocketAddrNetlink::new(0, 0))?;
-    send(&socket, &bytes, SendFlags::empty())?;
-    let mut inbox = vec![0; INBOX];
-    let mut result = Ok(());
-    while answers > 0 {
-        let (length, _) = recv(&socket, &mut inbox[..], RecvFlags::empty())?;
-        for reply in replies(&inbox[..length]) {
-            let Body::End(code, _) = reply.body else {
-                continue;
-            };
-            if code != 0 {
-                let error = io::Error::from_raw_os_error(-code);
-                result = result.and(Err(error));
-                // After an error the kernel may leave out the answers of those behind.
-                return result;
-            }
-            answers -= 1;
-        }
-    }
-    result
 }

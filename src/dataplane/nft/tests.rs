@@ -1,7 +1,9 @@
 use std::net::UdpSocket;
 use std::process::Command;
 
+use super::fallback::{close, is_closed, open};
 use super::*;
+use crate::config::Settings;
 
 /// What `nft` says of the table, with the words that differ between its versions left out.
 fn listed() -> String {
