@@ -17,6 +17,7 @@ host_begin() {
     ip -n "$CT" addr add 10.77.0.1/24 dev eth0
     ip -n "$PEER" addr add 10.77.0.2/24 dev eth0
     ip -n "$CT" link set lo up
+    ip -n "$PEER" link set lo up
     ip -n "$CT" link set eth0 up
     ip -n "$PEER" link set eth0 up
 }
@@ -106,6 +107,12 @@ signing_key() {
 serve() {
     ip netns exec "$PEER" python3 -m http.server -d "$1" 8000 >/dev/null 2>&1 &
     PIDS+=($!)
+    local i
+    for ((i = 0; i < 100; i++)); do
+        ip netns exec "$PEER" bash -c ': </dev/tcp/127.0.0.1/8000' 2>/dev/null && return
+        sleep 0.1
+    done
+    return 1
 }
 
 # Steps run without `||` or `if` around them, or `set -e` would not hold in them; the trap says which one failed.
