@@ -16,17 +16,20 @@ pub fn run(global: &Global) -> Outcome {
     })
 }
 
-/// Asks the daemon, or looks here before it runs the first time.
+/// Asks the daemon, or looks here where it cannot.
 pub(super) fn features(global: &Global) -> Result<Vec<Feature>, Failure> {
-    match client::ask(global, &Request::Checksystem) {
+    match client::ask::<Vec<Feature>>(global, &Request::Checksystem) {
         Err(failure) if failure.code == EX_UNAVAILABLE => here(global),
+        // As a service, the daemon may not make the network namespace that it would try them in.
+        Ok(features) if !iptables::is_checked(&features) => here(global),
         other => other,
     }
 }
 
 fn here(global: &Global) -> Result<Vec<Feature>, Failure> {
-    let setting = files::settings(global, &[])?.settings.iptables_backend;
-    let choice = iptables::would_choose(setting).map_err(|m| Failure::new(EX_UNAVAILABLE, m))?;
+    let settings = files::settings(global, &[])?.settings;
+    let choice = iptables::would_choose(settings.iptables_backend, &settings.state_dir);
+    let choice = choice.map_err(|m| Failure::new(EX_UNAVAILABLE, m))?;
     Ok(iptables::check_features(choice.backend))
 }
 

@@ -205,7 +205,7 @@ pub fn check(args: &Args) -> u8 {
             return EX_UNAVAILABLE;
         }
     }
-    if let Err(message) = iptables::would_choose(settings.iptables_backend) {
+    if let Err(message) = iptables::would_choose(settings.iptables_backend, &settings.state_dir) {
         eprintln!("moatd check: {message}");
         return EX_UNAVAILABLE;
     }

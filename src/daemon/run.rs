@@ -304,6 +304,12 @@ impl<'a> Daemon<'a> {
     }
 
     fn note_missing(&mut self, features: Vec<Feature>) {
+        if !iptables::is_checked(&features) {
+            tracing::debug!(
+                "features of the kernel cannot be tried from here; `moatctl checksystem` does"
+            );
+            return;
+        }
         for feature in features.iter().filter(|f| !f.works) {
             let text = format!(
                 "{} does not work here, lost: {} ({})",

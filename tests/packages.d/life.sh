@@ -19,6 +19,7 @@ life() {
     check 'systemd-analyze security at most 2.5' hardened
     policy >"$WORK/root/etc/moat/policy.d/web1.yaml"
     check 'policy is in force' wait_enforced
+    check 'moatctl doctor finds nothing to mend' inside moatctl doctor
     probing reload inside systemctl reload moatd
     probing restart inside systemctl restart moatd
     probing 'stop and start' stop_and_start
@@ -227,4 +228,18 @@ no_file() {
     left=$(inside sh -c 'find / -xdev -iname "*moat*" -not -path "/proc/*" -not -path "/var/log/*" -not -path "/var/cache/*" \
         -not -path "/var/lib/apt/lists/*" -not -path "/run/*" -not -path "/tmp/*"' | grep -vxF "$(pm ours)" || true)
     [[ -z $left ]] || { echo "left behind: $left"; return 1; }
+}
+
+# The life on every distribution, one after the other; a failure does not end it. Prints one table.
+all() {
+    local table=$OUT/life distribution failed=0
+    build >"$OUT/build.log"
+    deb 0.1.1
+    rpm_package 0.1.1
+    printf '| host | step | result | packets | wrong |\n|---|---|---|---|---|\n' | tee "$table"
+    for distribution in "${DISTRIBUTIONS[@]}"; do
+        BUILT=yes tests/packages life "$distribution" 2>>"$table.log" | tee -a "$table" || failed=$((failed + 1))
+    done
+    echo "tests/packages all: ${#DISTRIBUTIONS[@]} distributions, $failed failed, in $SECONDS s; what went wrong: $table.log"
+    ((failed == 0))
 }

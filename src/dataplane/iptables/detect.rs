@@ -116,12 +116,12 @@ pub fn choose(setting: IptablesBackend, state_dir: &Path) -> Result<Choice, Stri
     Ok(choice)
 }
 
-/// What [`choose`] would choose on a host where moat has not run yet.
+/// What [`choose`] would choose.
 ///
 /// # Errors
 /// As [`choose`].
-pub fn would_choose(setting: IptablesBackend) -> Result<Choice, String> {
-    decide(setting, Path::new("/nonexistent"))
+pub fn would_choose(setting: IptablesBackend, state_dir: &Path) -> Result<Choice, String> {
+    decide(setting, &state_dir.join("backend"))
 }
 
 fn decide(setting: IptablesBackend, file: &Path) -> Result<Choice, String> {

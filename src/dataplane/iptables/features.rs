@@ -10,6 +10,8 @@ use crate::api::Family;
 const CHAIN: &str = "moat-probe";
 /// The scratch set.
 const SET: &str = "moat4-probe";
+/// The one feature without which none can be tried.
+const UNCHECKED: &str = "network namespaces";
 
 /// One feature and whether it works here.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -102,7 +104,7 @@ pub fn check_features(backend: Backend) -> Vec<Feature> {
             Err(error) => {
                 let message = format!("cannot make a network namespace to try things in: {error}");
                 vec![feature(
-                    "network namespaces",
+                    UNCHECKED,
                     "features cannot be checked",
                     Err(message),
                 )]
@@ -110,6 +112,11 @@ pub fn check_features(backend: Backend) -> Vec<Feature> {
         }
     });
     probe.join().unwrap_or_default()
+}
+
+/// Whether features could be tried at all: a process without CAP_SYS_ADMIN cannot make the network namespace for it.
+pub fn is_checked(features: &[Feature]) -> bool {
+    features.iter().all(|f| f.name != UNCHECKED)
 }
 
 fn try_all(backend: Backend) -> Vec<Feature> {

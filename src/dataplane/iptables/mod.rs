@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use cleanup::{cleanup_all, plan_from_nothing, remove_rules};
 pub use detect::{Backend, Choice, choose, would_choose};
-pub use features::{Feature, check_features};
+pub use features::{Feature, check_features, is_checked};
 pub use save::CHAIN_PREFIX;
 
 use super::command::Tools;
