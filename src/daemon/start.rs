@@ -56,7 +56,7 @@ pub struct Parts {
 /// # Errors
 /// What the operator must mend first.
 pub async fn start(args: &Args) -> Result<Parts, Failure> {
-    let fresh = settings::load_all(args, Vec::new());
+    let fresh = settings::read_for_start(args).await;
     let (state_dir, lock) = claim_state_dir(args, &fresh)?;
     let quick = fresh
         .is_ok()
@@ -156,7 +156,9 @@ fn quick_start(args: &Args, state_dir: &Path) -> Option<Quick> {
         Spec::FelixConfiguration(felix) => Some((r.id.name.clone(), felix.clone())),
         _ => None,
     });
-    let loaded = settings::load_all(args, felix.collect()).ok()?;
+    let Ok(Ok(loaded)) = settings::read_settled(args, felix.collect()) else {
+        return None;
+    };
     if loaded.settings.felix_hostname != quick.meta.node {
         return None;
     }
@@ -211,7 +213,7 @@ impl Parts {
         }
         self.engine.read(&mut self.source, &News::Anywhere);
         if self.settings_problem.is_none()
-            && let Some(loaded) = self.fresh_settings(args)
+            && let Ok(Some(loaded)) = self.fresh_settings(args)
         {
             self.use_settings(loaded);
         }
@@ -226,9 +228,12 @@ impl Parts {
 
     /// Loads the settings again, now with the FelixConfigurations in force; keeps the last good ones when that fails.
     /// Says whether other directories are to be scanned now.
-    pub fn reload_settings(&mut self, args: &Args) -> bool {
-        let Some(loaded) = self.fresh_settings(args) else {
-            return false;
+    ///
+    /// # Errors
+    /// After how long to try again, because a file is being written.
+    pub fn reload_settings(&mut self, args: &Args) -> Result<bool, Duration> {
+        let Some(loaded) = self.fresh_settings(args)? else {
+            return Ok(false);
         };
         let (old, new) = (&self.loaded.settings, &loaded.settings);
         if old.state_dir != new.state_dir
@@ -241,12 +246,12 @@ impl Parts {
         }
         let moved = old.policy_dirs != new.policy_dirs;
         self.use_settings(loaded);
-        moved
+        Ok(moved)
     }
 
     /// The settings as they are written now, or none if they are wrong, which is noted.
-    fn fresh_settings(&mut self, args: &Args) -> Option<Loaded> {
-        let loaded = settings::load_all(args, self.engine.felix());
+    fn fresh_settings(&mut self, args: &Args) -> Result<Option<Loaded>, Duration> {
+        let loaded = settings::read_settled(args, self.engine.felix())?;
         self.settings_problem = loaded.as_ref().err().map(|errors| Degraded {
             reason: format!(
                 "{}: the last good settings stay in force",
@@ -255,7 +260,7 @@ impl Parts {
             object: "settings".to_owned(),
             place: settings::errors_place(errors),
         });
-        loaded.ok()
+        Ok(loaded.ok())
     }
 
     fn use_settings(&mut self, loaded: Loaded) {
