@@ -11,7 +11,7 @@ use super::report::Degraded;
 use super::run::START_EXTENSION;
 use super::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE, Failure, chain, notify, settings};
 use crate::api::Spec;
-use crate::config::{ConfigError, Loaded};
+use crate::config::{ConfigError, Loaded, load_saved};
 use crate::dataplane::iptables::{self, Choice, Iptables};
 use crate::dataplane::links::LinkMonitor;
 use crate::dataplane::{Applier, Dataplane};
@@ -365,8 +365,8 @@ fn settings_or_last_good(
             settings::errors_place(&errors),
         ),
     };
-    let saved = snapshot.and_then(|s| serde_json::from_str::<Loaded>(&s.meta.settings).ok());
-    let Some(loaded) = saved else {
+    let saved = snapshot.map(|s| load_saved(&s.meta.settings, &s.meta.node));
+    let Some(Ok(loaded)) = saved else {
         return Err(Failure::new(EX_CONFIG, format!("{errors}; {NO_LAST_GOOD}")));
     };
     tracing::error!("{errors}; starting with the last good settings of the snapshot");
