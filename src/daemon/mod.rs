@@ -13,6 +13,7 @@ mod lock;
 mod logging;
 mod metrics;
 mod notify;
+mod reading;
 mod report;
 mod run;
 mod saving;
