@@ -20,6 +20,7 @@ build() {
     # The project has no public mail address yet, and the package is not one of Debian's archive with its bug numbers.
     lintian --allow-root --fail-on error,warning --suppress-tags \
         bogus-mail-host,bogus-mail-host-in-debian-changelog,initial-upload-closes-no-bugs "$OUT"/moat_0.1.0-1_*.deb
+    rpmlint --strict --config rpm/rpmlint.toml "$OUT"/moat-0.1.0-1.*.rpm >"$OUT/rpmlint" || { cat "$OUT/rpmlint" >&2; return 1; }
     same_contents
     sha256sum "$OUT"/moat[-_]*
     echo "packages: $OUT"
