@@ -36,8 +36,8 @@ dnf_stub() {
         rpm -qpR "$(PACKAGE_dnf "$1")" 2>/dev/null | grep -v '^rpmlib(' | sort -u | sed 's/^/Provides: /'
         printf '%%description\nstub\n%%files\n'
     } >"$WORK/stub.spec"
-    rpmbuild --quiet -bb --define "_topdir $WORK/rpmbuild" --define "_rpmdir $WORK/root/tmp" --define '_rpmfilename stub.rpm' "$WORK/stub.spec"
-    inside rpm --nodeps -i /tmp/stub.rpm
+    rpmbuild --quiet -bb --define "_topdir $WORK/rpmbuild" --define "_rpmdir $WORK/root/opt" --define '_rpmfilename stub.rpm' "$WORK/stub.spec"
+    inside rpm --nodeps -i /opt/stub.rpm
 }
 
 dnf_do() { inside dnf -q -y --releasever=1 "$@"; }

@@ -91,9 +91,11 @@ inside() {
     nsenter -t "$INIT" -a env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@"
 }
 
-# All that a packet filter holds, for comparison.
+# All that a packet filter holds, for comparison. Once made, tables of the legacy tools belong to the kernel, so only their rules
+# and chains count.
 kernel_rules() {
-    inside sh -c 'iptables-save; ip6tables-save; ipset list; nft list tables' | grep -v '^#' || true
+    inside sh -c 'iptables-nft-save; ip6tables-nft-save; ipset list; nft list tables' 2>/dev/null | grep -v '^#' || true
+    inside sh -c 'iptables-legacy-save; ip6tables-legacy-save' 2>/dev/null | grep -E '^(-A|:[^ ]+ - )' || true
 }
 
 # A key that repositories and packages are signed with.
@@ -142,7 +144,7 @@ probing() {
 }
 
 # row RESULT [PACKETS WRONG]: a line of the table.
-row() { printf '| %-9s | %-43s | %-6s | %7s | %5s |\n' "$HOST" "$step" "$1" "${2-}" "${3-}"; }
+row() { printf '| %-12s | %-43s | %-6s | %7s | %5s |\n' "$HOST" "$step" "$1" "${2-}" "${3-}"; }
 
 # What helps to find out why a step failed.
 complain() {
