@@ -8,11 +8,11 @@ automation() {
     host_begin
     packages_of apt
     host_root bookworm python3 python3-venv ca-certificates
-    python3 -m pip download --quiet --only-binary :all: --python-version 3.11 --dest "$WORK/root/tmp/wheels" "ansible-core==$ANSIBLE_VERSION"
+    python3 -m pip download --quiet --only-binary :all: --python-version 3.11 --dest "$WORK/root/opt/wheels" "ansible-core==$ANSIBLE_VERSION"
     host_on
     apt_publish 0.1.0
     check 'install' pm install 0.1.0
-    check 'ansible-core from the Python registry' inside sh -c 'python3 -m venv /opt/ansible && /opt/ansible/bin/pip install --quiet --no-index --find-links /tmp/wheels ansible-core'
+    check 'ansible-core from the Python registry' inside sh -c 'python3 -m venv /opt/ansible && /opt/ansible/bin/pip install --quiet --no-index --find-links /opt/wheels ansible-core'
     cp -r docs/automation/ansible "$WORK/root/opt/playbook"
     check 'check mode says changed' playbook --check 'changed=[1-9]'
     check 'check mode touches nothing' inside sh -c '! ls /etc/moat/policy.d/* /etc/moat/moat.d/*'

@@ -40,7 +40,7 @@ dnf_stub() {
     inside rpm --nodeps -i /opt/stub.rpm
 }
 
-dnf_do() { inside dnf -q -y --releasever=1 "$@"; }
+dnf_do() { inside dnf -y --releasever=1 "$@"; }
 
 # dnf_install [VERSION]: installs, upgrades or downgrades.
 dnf_install() {

@@ -64,7 +64,7 @@ UNIT
     [[ $1 != sid && $1 != resolute ]] || UNIFIED=1
 }
 
-# host_on [KERNEL ARGUMENT...]: boots the container and waits for the login prompt.
+# host_on [KERNEL ARGUMENT...]: boots the container and waits for TARGET (multi-user.target).
 host_on() {
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=$UNIFIED systemd-nspawn -q --boot --register=no --keep-unit -D "$WORK/root" \
         --machine=web1 --network-namespace-path="/run/netns/$CT" --capability=all --console=read-only -- "$@" \
@@ -73,7 +73,7 @@ host_on() {
     local i
     for ((i = 0; i < 300; i++)); do
         INIT=$(pgrep -P "$NSPAWN" -x systemd || pgrep -P "$NSPAWN" | head -1) || true
-        [[ -n $INIT ]] && inside systemctl is-active multi-user.target >/dev/null 2>&1 && return
+        [[ -n $INIT ]] && inside systemctl is-active "${TARGET:-multi-user.target}" >/dev/null 2>&1 && return
         sleep 0.2
     done
     cat "$WORK/console" >&2

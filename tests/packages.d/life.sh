@@ -195,7 +195,8 @@ broken_boot() {
     echo "bootFailurePolicy = \"$1\"" >"$WORK/root/etc/moat/moat.d/boot.toml"
     off_and_empty
     for tool in nft legacy; do mv "$tools/xtables-$tool-multi" "$tools/away-$tool"; done
-    host_on
+    # The login prompt; a service that cannot start yet holds the rest up for a while.
+    TARGET=getty.target host_on
     [[ $(inside nft list tables) == *moat-boot* && $1 == closed || $(inside nft list tables) != *moat-boot* && $1 == open ]]
     for tool in nft legacy; do mv "$tools/away-$tool" "$tools/xtables-$tool-multi"; done
     inside systemctl restart moatd
