@@ -27,7 +27,7 @@ automation() {
 
 # playbook [OPTION] PATTERN: runs it, and looks for a pattern in its last line.
 playbook() {
-    inside env HOME=/root /opt/ansible/bin/ansible-playbook "${@:1:$#-1}" -c local -i localhost, /opt/playbook/moat.yaml | tee "$WORK/play"
+    inside env HOME=/root LC_ALL=C.UTF-8 /opt/ansible/bin/ansible-playbook "${@:1:$#-1}" -c local -i localhost, /opt/playbook/moat.yaml | tee "$WORK/play"
     grep -E "ok=.*${*: -1}.*failed=0" "$WORK/play"
 }
 
