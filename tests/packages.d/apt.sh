@@ -37,6 +37,6 @@ apt_chroot() {
     printf '#!/bin/sh\nexit 101\n' >"$WORK/root/usr/sbin/policy-rc.d"
     chmod +x "$WORK/root/usr/sbin/policy-rc.d"
     unshare -n chroot "$WORK/root" dpkg -i /tmp/moat.deb
-    [[ -e $WORK/root/etc/systemd/system/multi-user.target.wants/moatd.service ]]
+    [[ -L $WORK/root/etc/systemd/system/multi-user.target.wants/moatd.service ]]
     unshare -n chroot "$WORK/root" dpkg -P moat
 }
