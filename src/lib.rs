@@ -7,6 +7,7 @@
 //! | [`api`] | the `projectcalico.org/v3` resources: types, names, defaults, validation with positions |
 //! | [`selector`] | the label language |
 //! | [`config`] | moat's own settings, and the origin of every value |
+//! | `etcd` | a client of etcd, and Calico's layout of keys there |
 //! | [`source`] | where resources come from |
 //! | [`store`] | the merged, validated view of all resources, and its snapshot on disk |
 //! | [`calc`] | store to host policy, incrementally |
@@ -26,6 +27,8 @@ pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod dataplane;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod selector;
 pub mod source;
 pub mod store;

@@ -21,7 +21,7 @@ pub use layer::Origin;
 pub use load::{Input, Loaded, RESERVED_ENV, Row, load};
 pub use params::{PARAMS, Param, example_file, reference_markdown};
 pub use settings::{
-    AllowAction, ChainInsertMode, DenyAction, ExistingConnections, HostAction, IptablesBackend,
-    Settings, Severity,
+    AllowAction, ChainInsertMode, DatastoreType, DenyAction, ExistingConnections, HostAction,
+    IptablesBackend, Settings, Severity,
 };
 pub use value::Kind;

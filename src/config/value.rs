@@ -38,6 +38,10 @@ pub enum Kind {
     Address,
     /// A port number.
     Port,
+    /// A list of URLs of http or https.
+    Urls,
+    /// Text in one line.
+    Text,
 }
 
 /// The kernel cuts log prefixes off after 29 characters; two are ours (`: `).
@@ -71,6 +75,8 @@ impl Kind {
             Kind::Count => "number from 1 to 4294967295".into(),
             Kind::Address => "IP address, or \"localhost\"".into(),
             Kind::Port => "number from 1 to 65535".into(),
+            Kind::Urls => "list of URLs such as \"https://etcd1:2379\"".into(),
+            Kind::Text => "text".into(),
         }
     }
 
@@ -94,6 +100,8 @@ impl Kind {
             Kind::Count => count(value),
             Kind::Address => text(value, "an address").and_then(address),
             Kind::Port => port(value),
+            Kind::Urls => list(value, url).map(Value::from),
+            Kind::Text => text(value, "a text").and_then(line),
         }
     }
 }
@@ -181,6 +189,24 @@ fn interface(text: &str) -> Result<Value, Bad> {
         return Err(Bad::new(format!("{text:?} is not an interface name")).help(allowed));
     }
     Ok(text.into())
+}
+
+fn url(text: &str) -> Result<Value, Bad> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-:[]".contains(c);
+    let host = rest.trim_end_matches('/');
+    if !["http", "https"].contains(&scheme) || host.is_empty() || !host.chars().all(good) {
+        let form = "write it as https://HOST:PORT, without a path or user";
+        return Err(Bad::new(format!("{text:?} is not a URL of etcd")).help(form));
+    }
+    Ok(format!("{scheme}://{host}").into())
+}
+
+fn line(text: &str) -> Result<Value, Bad> {
+    match text.chars().any(char::is_control) || text.len() > 1024 {
+        true => Err(Bad::new("must be one line of at most 1024 bytes")),
+        false => Ok(text.into()),
+    }
 }
 
 /// Words as Felix reads them from its environment.

@@ -5,6 +5,11 @@ mod apply;
 mod args;
 mod connections;
 pub mod control;
+#[cfg(feature = "etcd")]
+mod datastore;
+#[cfg(not(feature = "etcd"))]
+#[path = "no_datastore.rs"]
+mod datastore;
 mod engine;
 mod health;
 mod http;
@@ -19,7 +24,7 @@ mod settings;
 mod start;
 
 pub use report::{
-    ApplyReport, ConfigReport, Degraded, EndpointReport, Event, Happening, PlanReport,
+    ApplyReport, ConfigReport, Degraded, EndpointReport, Event, Happening, Override, PlanReport,
     SnapshotReport, SourceReport, State, Status,
 };
 
