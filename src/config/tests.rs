@@ -109,6 +109,14 @@ fn defaults() {
         "stateDir": "/var/lib/moat",
         "runDir": "/run/moat",
         "felixHostname": "web1",
+        "datastoreType": "none",
+        "etcdEndpoints": [],
+        "etcdDiscoverySrv": null,
+        "etcdCaFile": null,
+        "etcdCertFile": null,
+        "etcdKeyFile": null,
+        "etcdUsername": null,
+        "etcdPasswordFile": null,
         "iptablesBackend": "auto",
         "interfacePrefix": ["cali"],
         "interfaceExclude": ["kube-ipvs0"],
@@ -162,11 +170,37 @@ fn table_and_struct_agree() {
     let names: Vec<&str> = PARAMS.iter().map(|param| param.name).collect();
     assert_eq!(fields, names);
     let rows = loaded.rows();
-    assert!(
-        rows.iter()
-            .all(|row| !row.value.is_null() && row.origin == "default")
-    );
+    for (row, param) in rows.iter().zip(PARAMS) {
+        let has_default = !param.default.is_empty() || param.name == "felixHostname";
+        assert_eq!(row.value.is_null(), !has_default, "{}", row.name);
+        assert_eq!(row.origin, "default");
+    }
     assert_eq!(rows.len(), PARAMS.len());
+}
+
+#[test]
+fn the_environment_of_calico() {
+    let mut host = Host::with("etcdCaFile = '/file/ca.pem'");
+    host.env("ETCD_ENDPOINTS", "https://e1:2379,https://e2:2379/");
+    host.env("ETCD_CA_CERT_FILE", "/env/ca.pem");
+    host.env("CALICO_ETCD_KEY_FILE", "/calico/key.pem");
+    host.env("ETCD_KEY_FILE", "/plain/key.pem");
+    let settings = host.good().settings;
+    // Endpoints alone say what they are of.
+    assert_eq!(settings.datastore_type, DatastoreType::EtcdV3);
+    let endpoints = ["https://e1:2379", "https://e2:2379"];
+    assert_eq!(settings.etcd_endpoints, endpoints);
+    assert_eq!(settings.etcd_ca_file, Some("/env/ca.pem".into()));
+    assert_eq!(settings.etcd_key_file, Some("/calico/key.pem".into()));
+    host.env("MOAT_ETCD_ENDPOINTS", "http://e3:2379");
+    assert_eq!(host.good().settings.etcd_endpoints, ["http://e3:2379"]);
+    host.env("DATASTORE_TYPE", "kubernetes");
+    assert_eq!(
+        host.good().settings.datastore_type,
+        DatastoreType::EtcdV3,
+        "the choice of another program"
+    );
+    assert!(!Host::with("etcdEndpoints = 'ftp://x'").errors().is_empty());
 }
 
 #[test]
