@@ -23,6 +23,8 @@ mod saving;
 mod settings;
 mod start;
 
+#[cfg(feature = "etcd")]
+pub use datastore::access;
 pub use report::{
     ApplyReport, ConfigReport, Degraded, EndpointReport, Event, Happening, Override, PlanReport,
     SnapshotReport, SourceReport, State, Status,

@@ -66,6 +66,9 @@ impl Parts {
     /// Notes whether one is configured.
     pub fn configure_datastore(&mut self) {
         self.datastore.configure(&self.loaded.settings);
+        if !self.datastore.is_wanted {
+            self.engine.forget("etcd");
+        }
     }
 }
 
