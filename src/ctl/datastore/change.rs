@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
 
 use super::db::{Db, Stored};
 use super::{Inputs, document};
