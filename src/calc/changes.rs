@@ -1,21 +1,9 @@
 //! What changed in the host policy between two looks at it, so that whoever carries it further does work in proportion.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use ipnet::IpNet;
-
-use super::model::SetId;
-use crate::api::{Protocol, ResourceId};
-
-/// One member of an IP set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Member {
-    /// A prefix of a set of addresses.
-    Net(IpNet),
-    /// Address, protocol and port of a set of named ports.
-    Port(IpAddr, Protocol, u16),
-}
+use super::ipset::{Member, SetId};
+use crate::api::ResourceId;
 
 /// The net effect of everything since the last flush on one IP set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +130,10 @@ impl SetChange {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use ipnet::IpNet;
+
     use super::*;
 
     fn members(added: &[u8], removed: &[u8]) -> SetChange {

@@ -62,7 +62,7 @@ impl Calculator {
     /// An endpoint or network set was created or changed. Those of other hosts are none of our business here.
     pub(super) fn refresh_local(&mut self, resource: &Resource, holder: HolderId) {
         let is_local = facts::node(resource) == Some(self.live.policy().node.as_str());
-        let Some(spec) = LocalSpec::of(resource).filter(|_| is_local) else {
+        let Some(spec) = is_local.then(|| LocalSpec::of(resource)).flatten() else {
             self.remove_local(&resource.id);
             return;
         };

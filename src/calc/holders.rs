@@ -1,8 +1,9 @@
 //! Everything that selectors can find: endpoints of all hosts and network sets, in as few bytes as it takes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use ipnet::IpNet;
 use slab::Slab;
 
@@ -74,7 +75,13 @@ pub struct Holders {
 
 /// The text under which a holder is known; shorter than its id.
 fn key(id: &ResourceId) -> String {
-    format!("{}/{}/{}", id.kind as u8, id.namespace, id.name)
+    let short = char::from(b'A' + id.kind as u8);
+    let mut key = String::with_capacity(id.namespace.len() + id.name.len() + 2);
+    key.push(short);
+    key.push_str(&id.namespace);
+    key.push('/');
+    key.push_str(&id.name);
+    key
 }
 
 impl Holders {
@@ -274,13 +281,24 @@ impl Holders {
     pub fn matching<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = &'a Holder> + 'a {
         self.candidates(selector)
             .map(|(_, holder)| holder)
-            .filter(|holder| selector.matches(&self.labels(holder)))
+            .filter(|holder| selector.is_plain() || selector.matches(&self.labels(holder)))
     }
 
     /// Whether a selector matches anything; or any endpoint.
     pub fn any_match(&self, selector: &Selector, endpoints_only: bool) -> bool {
         self.matching(selector)
             .any(|holder| holder.is_endpoint || !endpoints_only)
+    }
+
+    /// How much of each thing is kept.
+    #[cfg(test)]
+    pub fn sizes(&self) -> [usize; 7] {
+        let (keys, labels) = self.table.sizes();
+        let pools = [self.parents.values().count(), self.ports.values().count()];
+        let holders = [self.by_id.len(), self.slots.len(), self.heirs.len()];
+        [
+            keys, labels, pools[0], pools[1], holders[0], holders[1], holders[2],
+        ]
     }
 
     /// Whether an endpoint with addresses has a port of this name and protocol.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use foldhash::HashMap;
+
 use super::labels::{KeyId, LabelId, LabelTable, LabelView};
 use crate::selector::{Restriction, Selector};
 
@@ -43,7 +45,7 @@ pub fn buckets(selector: &Selector) -> Vec<Bucket> {
 }
 
 /// A bucket in numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Place {
     Value(LabelId),
     Present(KeyId),
@@ -54,7 +56,14 @@ enum Place {
 #[derive(Debug, Default)]
 pub struct SelectorIndex {
     places: BTreeMap<u32, Vec<Place>>,
-    filed: BTreeMap<Place, Vec<(u32, Selector)>>,
+    filed: HashMap<Place, Vec<Filed>>,
+}
+
+#[derive(Debug)]
+struct Filed {
+    id: u32,
+    /// What else must hold. Most selectors are one term, which the place says.
+    rest: Option<Selector>,
 }
 
 impl SelectorIndex {
@@ -68,8 +77,9 @@ impl SelectorIndex {
         let places: Vec<Place> = places.collect();
         self.remove(table, id);
         for place in &places {
+            let rest = (!selector.is_plain()).then(|| selector.clone());
             let filed = self.filed.entry(*place).or_default();
-            filed.push((id, selector.clone()));
+            filed.push(Filed { id, rest });
         }
         self.places.insert(id, places);
     }
@@ -78,7 +88,7 @@ impl SelectorIndex {
     pub fn remove(&mut self, table: &mut LabelTable, id: u32) {
         for place in self.places.remove(&id).unwrap_or_default() {
             if let Some(filed) = self.filed.get_mut(&place) {
-                filed.retain(|(other, _)| *other != id);
+                filed.retain(|other| other.id != id);
                 if filed.is_empty() {
                     self.filed.remove(&place);
                 }
@@ -96,7 +106,8 @@ impl SelectorIndex {
         let mut found = Vec::new();
         let mut look = |place: Place| {
             let filed = self.filed.get(&place).into_iter().flatten();
-            found.extend(filed.filter(|(_, s)| s.matches(labels)).map(|(id, _)| *id));
+            let holds = |f: &&Filed| f.rest.as_ref().is_none_or(|s| s.matches(labels));
+            found.extend(filed.filter(holds).map(|f| f.id));
         };
         look(Place::Any);
         for label in labels.iter() {

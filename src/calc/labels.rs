@@ -2,9 +2,9 @@
 //!
 //! A label that nobody carries and no selector asks about is forgotten at once, so values that come and go leave nothing behind.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use slab::Slab;
 
 use super::posting::{HolderId, Posting};
@@ -141,7 +141,7 @@ impl LabelTable {
         let name: Arc<str> = name.into();
         let id = self.keys.insert(Key {
             name: name.clone(),
-            values: HashMap::new(),
+            values: HashMap::default(),
             pins: 0,
         }) as KeyId;
         self.by_name.insert(name, id);

@@ -7,10 +7,11 @@ use super::Calculator;
 use super::effective::policy_selector;
 use super::facts;
 use super::holders::Holders;
-use super::model::{Direction, HostEp, HostPolicy, Rule, RuleLists, SetId, TierBlock};
+use super::ipset::SetId;
+use super::model::{Direction, HostEp, HostPolicy, Rule, RuleLists, TierBlock};
 use super::policies::predefined;
-use super::rules::{self, DEFAULT_ALLOW};
-use super::sets::Sets;
+use super::rules::{self, DEFAULT_ALLOW, Named};
+use super::sets::{SetNumber, Sets};
 use crate::api::{Issue, Kind, Origin, Resource, ResourceId, Severity, Spec};
 use crate::selector::Selector;
 
@@ -37,12 +38,12 @@ pub fn lint_resources(resources: &[Resource]) -> Vec<Issue> {
         if let Spec::Policy(policy) = &resource.spec {
             let id = Arc::new(resource.id.clone());
             let rules = rules::policy_rules(&id, &resource.origin, policy, &mut sets);
-            policies.push((rules.lists, policy_selector(&id, policy)));
+            policies.push((rules, policy_selector(&id, policy)));
         }
     }
     let mut lint = Lint::new(&holders, &sets, names(resources, Kind::Tier));
-    for (lists, selector) in &policies {
-        lint.policy(lists, selector);
+    for (rules, selector) in &policies {
+        lint.policy(rules, selector);
     }
     lint.issues
 }
@@ -71,7 +72,7 @@ pub(super) fn lint_all(calculator: &Calculator) -> Vec<Issue> {
     let mut lint = Lint::new(&calculator.holders, &calculator.sets, tiers);
     for entry in calculator.policies.iter() {
         if let Some(rules) = &entry.rules {
-            lint.policy(&rules.lists, &entry.selector);
+            lint.policy(rules, &entry.selector);
         }
     }
     let mut issues = lint.issues;
@@ -121,8 +122,8 @@ struct Lint<'a> {
     holders: &'a Holders,
     sets: &'a Sets,
     tiers: BTreeSet<&'a str>,
-    /// Whether the selectors that were tried match anything: many rules have the same.
-    tried: BTreeMap<Selector, bool>,
+    /// Whether the sets that were tried match anything: many rules name the same.
+    tried: BTreeMap<SetNumber, bool>,
     issues: Vec<Issue>,
 }
 
@@ -137,7 +138,8 @@ impl<'a> Lint<'a> {
         }
     }
 
-    fn policy(&mut self, lists: &RuleLists, selector: &Selector) {
+    fn policy(&mut self, rules: &Named, selector: &Selector) {
+        let lists = &rules.lists;
         let owner = Owner {
             id: &lists.id,
             origin: &lists.origin,
@@ -155,6 +157,25 @@ impl<'a> Lint<'a> {
             let issue = owner.warn(line, "spec.selector", value, message);
             self.issues.push(issue);
         }
+        // Nearly always everything matches something, and the rules need not be looked at.
+        if !rules.sets.iter().all(|number| self.is_found(*number)) {
+            self.rules(owner, lists);
+        }
+    }
+
+    fn is_found(&mut self, number: SetNumber) -> bool {
+        if let Some(known) = self.tried.get(&number) {
+            return *known;
+        }
+        let found = match self.sets.id(number) {
+            SetId::Selector(_) => self.holders.any_match(self.sets.selector(number), false),
+            SetId::NamedPort { port, protocol, .. } => self.holders.any_port(port, *protocol),
+        };
+        self.tried.insert(number, found);
+        found
+    }
+
+    fn rules(&mut self, owner: Owner<'_>, lists: &RuleLists) {
         for direction in [Direction::Ingress, Direction::Egress] {
             for rule in lists.rules(direction) {
                 self.rule(owner, rule, direction);
@@ -177,27 +198,21 @@ impl<'a> Lint<'a> {
     }
 
     fn set(&mut self, owner: Owner<'_>, rule: &Rule, id: &SetId, path: &str) {
-        let Some(selector) = self.sets.selector(id) else {
+        let (SetId::Selector(text), Some(number)) = (id, self.sets.find(id)) else {
             return;
         };
-        let known = self.tried.get(selector).copied();
-        let found = known.unwrap_or_else(|| self.holders.any_match(selector, false));
-        if known.is_none() {
-            self.tried.insert(selector.clone(), found);
-        }
-        if !found {
+        if !self.is_found(number) {
             let message = "selects no endpoint and no network set: the rule matches nothing";
-            let value = Some(selector.canonical());
-            let issue = owner.warn(rule.line, path, value, message);
+            let issue = owner.warn(rule.line, path, Some(text), message);
             self.issues.push(issue);
         }
     }
 
     fn port(&mut self, owner: Owner<'_>, rule: &Rule, id: &SetId, path: &str) {
-        let SetId::NamedPort { port, protocol, .. } = id else {
+        let (SetId::NamedPort { port, .. }, Some(number)) = (id, self.sets.find(id)) else {
             return;
         };
-        if !self.holders.any_port(port, *protocol) {
+        if !self.is_found(number) {
             let message =
                 "no endpoint with addresses has a port of this name and protocol: it has no effect";
             let issue = owner.warn(rule.line, path, Some(port), message);

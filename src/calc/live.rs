@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 
-use super::changes::{HostChanges, Member, SetChange};
-use super::model::{HostEp, HostPolicy, IpSet, Options, RuleLists, SetId, WorkloadEp};
+use super::changes::{HostChanges, SetChange};
+use super::ipset::{IpSet, Member, SetId};
+use super::model::{HostEp, HostPolicy, Options, RuleLists, WorkloadEp};
 use crate::api::ResourceId;
 
 /// Below this many differences a set is never read whole instead.

@@ -12,6 +12,7 @@ mod endpoints;
 mod facts;
 mod holders;
 mod index;
+mod ipset;
 mod labels;
 mod lint;
 mod live;
@@ -22,12 +23,15 @@ mod posting;
 mod profiles;
 mod rules;
 mod sets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use changes::{HostChanges, Member, SetChange};
+pub use changes::{HostChanges, SetChange};
 pub use effective::{NAMESPACE, policy_selector};
+pub use ipset::{IpSet, Member, SetId};
 pub use lint::{lint_host, lint_resources, nodes};
 pub use model::*;
 pub use rules::DEFAULT_ALLOW;

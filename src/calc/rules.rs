@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::effective::side_selectors;
-use super::model::{Rule, RuleLists, SetId, Side};
+use super::ipset::SetId;
+use super::model::{Rule, RuleLists, Side};
 use super::sets::{SetNumber, Sets};
 use crate::api::{
     self, Action, Entity, Family, Origin, Policy, Port, Profile, Protocol, ResourceId,

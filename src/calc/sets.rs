@@ -6,11 +6,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use slab::Slab;
 
-use super::changes::Member;
 use super::holders::{Holder, Holders};
 use super::index::SelectorIndex;
+use super::ipset::{IpSet, Member, SetId};
 use super::live::Live;
-use super::model::{IpSet, SetId};
 use crate::api::EndpointPort;
 use crate::selector::Selector;
 
@@ -76,10 +75,14 @@ impl Sets {
         &self.sets[number as usize].id
     }
 
-    /// The selector of a set that rules name.
-    pub fn selector(&self, id: &SetId) -> Option<&Selector> {
-        let number = self.by_id.get(id)?;
-        Some(&self.sets[*number as usize].selector)
+    /// The selector of a set.
+    pub fn selector(&self, number: SetNumber) -> &Selector {
+        &self.sets[number as usize].selector
+    }
+
+    /// The number of a set that rules name.
+    pub fn find(&self, id: &SetId) -> Option<SetNumber> {
+        self.by_id.get(id).copied()
     }
 
     /// One more rule list in force uses the set.
@@ -167,6 +170,12 @@ impl Sets {
             }
         }
         self.assumed = Some(assumed);
+    }
+
+    /// How many sets are named.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.sets.len()
     }
 
     /// Whether any members may be assumed ones.

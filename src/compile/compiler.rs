@@ -97,43 +97,44 @@ impl Compiler {
     /// Brings the ruleset to the new state. Others may still hold the old one, so it is copied then: pointers, not rules.
     fn publish(&mut self, edits: AllEdits) {
         let ruleset = Arc::make_mut(&mut self.ruleset);
-        let mut touched: Vec<Name> = Vec::new();
+        let mut uses: HashMap<Name, isize> = HashMap::new();
         for ((family, table), mut edits) in edits {
             let tables = ruleset.tables.entry(family).or_default();
             let chains = &mut tables.entry(table).or_default().chains;
             // A chain may be gone at one place of a tree and new at another.
             edits.sort_by_key(|(_, chain)| chain.is_some());
             for (name, chain) in edits {
-                let old = match chain.clone() {
+                count(&mut uses, chain.as_ref(), 1);
+                let old = match chain {
                     Some(chain) => chains.insert(name, chain),
                     None => chains.remove(&name),
                 };
-                for set in chain.iter().flat_map(|c| c.iter()).flat_map(sets_of) {
-                    let count = self.uses.entry(set.clone()).or_default();
-                    if *count == 0 {
-                        touched.push(set.clone());
-                    }
-                    *count += 1;
-                }
-                for set in old.iter().flat_map(|c| c.iter()).flat_map(sets_of) {
-                    if let Some(count) = self.uses.get_mut(set) {
-                        *count -= 1;
-                        if *count == 0 {
-                            touched.push(set.clone());
-                        }
-                    }
-                }
+                count(&mut uses, old.as_ref(), -1);
             }
         }
-        for name in touched {
-            if self.uses.get(&name).is_none_or(|n| *n == 0) {
-                self.uses.remove(&name);
-                ruleset.sets.remove(&name);
-            } else if let Some(spec) = self.memo.sets.spec(&name) {
-                ruleset.sets.insert(name, spec.clone());
+        for (name, change) in uses {
+            let before = self.uses.get(&name).copied().unwrap_or(0);
+            match before.saturating_add_signed(change) {
+                0 => {
+                    self.uses.remove(&name);
+                    ruleset.sets.remove(&name);
+                }
+                now => {
+                    self.uses.insert(name.clone(), now);
+                    if let Some(spec) = self.memo.sets.spec(&name).filter(|_| before == 0) {
+                        ruleset.sets.insert(name, spec.clone());
+                    }
+                }
             }
         }
         copy_hooks(&self.frame, ruleset);
+    }
+}
+
+/// Counts the rules of a chain that name a set.
+fn count(uses: &mut HashMap<Name, isize>, chain: Option<&Chain>, one: isize) {
+    for set in chain.into_iter().flat_map(|c| c.iter()).flat_map(sets_of) {
+        *uses.entry(set.clone()).or_default() += one;
     }
 }
 

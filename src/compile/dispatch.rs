@@ -4,7 +4,7 @@ use super::builder::Builder;
 use super::endpoint::known_rule;
 use super::ruleset::{End, KRule, Match, Target};
 use crate::api::Family;
-use crate::calc::{Category, Direction, HostEp};
+use crate::calc::{Category, Direction};
 
 /// Up to so many interfaces have a rule for known flows before everything else.
 const KNOWN_FIRST: usize = 8;
@@ -89,23 +89,7 @@ impl Builder<'_> {
     ) -> Option<Vec<KRule>> {
         let policy = self.policy;
         let mut rules = Vec::new();
-        let mut governs = false;
-        for ep in policy
-            .endpoints
-            .values()
-            .filter(|e| !e.attach.interfaces.is_empty())
-        {
-            let chain = self.host_chain(ep, category, direction, known_before);
-            governs |= chain.is_some();
-            let target = chain.map_or(Target::Return, |c| Target::Goto(c.into()));
-            for iface in &ep.attach.interfaces {
-                rules.push(KRule::new(
-                    vec![on_iface(direction, iface)],
-                    target.clone(),
-                    endpoint_note(ep),
-                ));
-            }
-        }
+        let mut governs = self.dispatch_named(category, direction, known_before, &mut rules);
         if policy.named("lo").is_none() {
             rules.push(KRule::new(
                 vec![on_iface(direction, "lo")],
@@ -131,14 +115,33 @@ impl Builder<'_> {
             if known_before {
                 rules.push(known_rule(vec![], self.accept()));
             }
-            rules.push(KRule::new(
-                vec![],
-                Target::Goto(chain.into()),
-                endpoint_note(ep),
-            ));
+            rules.push(KRule::new(vec![], Target::Goto(chain.into()), ""));
             governs = true;
         }
         governs.then_some(rules)
+    }
+
+    /// Endpoints with an interface.
+    fn dispatch_named(
+        &mut self,
+        category: Category,
+        direction: Direction,
+        known_before: bool,
+        rules: &mut Vec<KRule>,
+    ) -> bool {
+        let mut governs = false;
+        let policy = self.policy;
+        let endpoints = policy.endpoints.values();
+        for ep in endpoints.filter(|e| !e.attach.interfaces.is_empty()) {
+            let chain = self.host_chain(ep, category, direction, known_before);
+            governs |= chain.is_some();
+            let target = chain.map_or(Target::Return, |c| Target::Goto(c.into()));
+            for iface in &ep.attach.interfaces {
+                let matches = vec![on_iface(direction, iface)];
+                rules.push(KRule::new(matches, target.clone(), ""));
+            }
+        }
+        governs
     }
 
     /// Rules that let packets of known flows pass before anything else is asked about them; `None` where each endpoint must
@@ -179,17 +182,13 @@ impl Builder<'_> {
                 rules.push(KRule::new(
                     matches,
                     Target::Goto(chain.as_str().into()),
-                    endpoint_note(ep),
+                    format!("host endpoint {}", ep.name),
                 ));
                 governs = true;
             }
         }
         governs
     }
-}
-
-fn endpoint_note(ep: &HostEp) -> String {
-    format!("host endpoint {}", ep.name)
 }
 
 /// Ingress traffic of an endpoint arrives on its interface, egress traffic leaves through it.

@@ -11,7 +11,7 @@ use crate::api::{Family, PortRange, Protocol};
 use crate::calc::{Category, Direction, Failsafe, HostEp, WorkloadEp};
 
 /// States of packets that belong to an accepted flow.
-pub(super) const KNOWN: &str = "RELATED,ESTABLISHED";
+pub const KNOWN: &str = "RELATED,ESTABLISHED";
 
 /// What differs between the places where an endpoint's policy is evaluated.
 pub(super) struct Place {
@@ -44,13 +44,7 @@ impl Builder<'_> {
         if tiers.is_empty() && category != Category::Normal {
             return None;
         }
-        let prefix = match (category, direction) {
-            (Category::Forward, Direction::Ingress) => "moat-fi-",
-            (Category::Forward, Direction::Egress) => "moat-fo-",
-            (_, Direction::Ingress) => "moat-i-",
-            (_, Direction::Egress) => "moat-o-",
-        };
-        let name = names::chain(prefix, &ep.name);
+        let name = names::chain(host_prefix(category, direction), &ep.name);
         let place = self.place(category, direction);
         let known_before = known_before && ep.attach.addresses.is_empty();
         let mut rules = self.before_policy(&place, category != Category::Forward, known_before);
@@ -268,10 +262,19 @@ impl Builder<'_> {
     }
 }
 
+fn host_prefix(category: Category, direction: Direction) -> &'static str {
+    match (category, direction) {
+        (Category::Forward, Direction::Ingress) => "moat-fi-",
+        (Category::Forward, Direction::Egress) => "moat-fo-",
+        (_, Direction::Ingress) => "moat-i-",
+        (_, Direction::Egress) => "moat-o-",
+    }
+}
+
 /// Lets packets of known flows pass.
 pub(super) fn known_rule(mut matches: Vec<Match>, target: Target) -> KRule {
     matches.push(Match::State(KNOWN));
-    KRule::new(matches, target, "part of an accepted flow")
+    KRule::new(matches, target, "")
 }
 
 /// Whether a rule depends on our marks being clear before.

@@ -2,7 +2,7 @@
 
 use super::builder::Builder;
 use super::dispatch::{Workloads, on_iface};
-use super::endpoint::KNOWN;
+use super::endpoint::known_rule;
 use super::ruleset::{Hook, KRule, Match, Table, Target};
 use crate::api::{Family, Protocol};
 use crate::calc::{Category, Direction};
@@ -198,12 +198,7 @@ impl Builder<'_> {
         ));
         if !self.options.filter_accept {
             // The workload's chain let them pass and must not be overruled.
-            let known = vec![Match::State(KNOWN)];
-            rules.push(KRule::new(
-                known,
-                Target::Return,
-                "part of an accepted flow",
-            ));
+            rules.push(known_rule(vec![], Target::Return));
         }
         let (target, note) = match self.policy.options.workload_to_host {
             crate::calc::ToHost::Drop => (self.deny(), "defaultEndpointToHostAction Drop"),

@@ -8,7 +8,7 @@ use super::names;
 use super::policy::{Targets, Writer, notes};
 use super::ruleset::{Chain, KRule, Match, Name, Target};
 use super::sets::Sets;
-use crate::api::{Family, ResourceId};
+use crate::api::Family;
 use crate::calc::{Direction, RuleLists};
 
 /// The rules of a policy or profile in one direction, for one family and way to deny.
@@ -29,7 +29,7 @@ pub(super) struct Written {
 }
 
 /// What makes the same policy be written in several ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Variant {
     pub(super) direction: Direction,
     pub(super) family: Family,
@@ -41,16 +41,18 @@ pub(super) struct Variant {
 
 #[derive(Debug)]
 struct Entry {
+    /// Kept, so that nothing else can have the address by which they are found.
     lists: Arc<RuleLists>,
-    notes: HashMap<Direction, Vec<Name>>,
+    notes: Vec<(Direction, Vec<Name>)>,
     /// Each with the number of the last compilation that asked for it.
-    variants: HashMap<Variant, (Arc<Written>, u64)>,
+    variants: Vec<(Variant, Arc<Written>, u64)>,
 }
 
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Memo {
-    entries: HashMap<Arc<ResourceId>, Entry>,
+    /// By the address of the rules: rules that change are other rules.
+    entries: HashMap<usize, Entry>,
     pub(super) sets: Sets,
     /// Targets of Allow and Pass.
     marking: [Target; 2],
@@ -81,7 +83,7 @@ impl Memo {
         let mut forgotten = false;
         self.entries.retain(|_, entry| {
             let before = entry.variants.len();
-            entry.variants.retain(|_, (_, used)| *used == run);
+            entry.variants.retain(|(_, _, used)| *used == run);
             forgotten |= entry.variants.len() < before;
             !entry.variants.is_empty()
         });
@@ -97,57 +99,70 @@ impl Memo {
         variant: Variant,
         options: &Options,
     ) -> Arc<Written> {
-        let entry = match self.entries.get_mut(&lists.id) {
-            Some(entry) => entry,
-            None => self
-                .entries
-                .entry(lists.id.clone())
-                .or_insert_with(|| Entry {
-                    lists: lists.clone(),
-                    notes: HashMap::new(),
-                    variants: HashMap::new(),
-                }),
-        };
-        if !Arc::ptr_eq(&entry.lists, lists) {
-            entry.lists = lists.clone();
-            entry.notes.clear();
-            entry.variants.clear();
-        }
-        if let Some((written, used)) = entry.variants.get_mut(&variant) {
+        let address = Arc::as_ptr(lists).addr();
+        let entry = self.entries.entry(address).or_insert_with(|| Entry {
+            lists: lists.clone(),
+            notes: Vec::new(),
+            variants: Vec::new(),
+        });
+        if let Some((_, written, used)) = entry.variants.iter_mut().find(|(v, ..)| *v == variant) {
             *used = self.run;
             return written.clone();
         }
-        let notes = entry
-            .notes
-            .entry(variant.direction)
-            .or_insert_with(|| notes(lists, variant.direction));
+        let notes = entry.notes(variant.direction);
         let [mark, pass] = self.marking.clone();
-        let allow = if variant.accept { Target::Accept } else { mark };
-        let deny = if variant.reject {
-            Target::Reject
-        } else {
-            Target::Drop
+        let targets = Targets {
+            allow: if variant.accept { Target::Accept } else { mark },
+            pass,
+            deny: if variant.reject {
+                Target::Reject
+            } else {
+                Target::Drop
+            },
         };
-        let targets = Targets { allow, pass, deny };
         let mut writer = Writer {
             options,
             targets: &targets,
             family: variant.family,
             sets: &mut self.sets,
         };
-        let rules: Chain = writer.chain(lists, variant.direction, notes).into();
-        let goes = |to: &Target| rules.iter().any(|r| r.target == *to);
+        let rules: Chain = writer.chain(lists, variant.direction, &notes).into();
         self.serial += 1;
-        let written = Arc::new(Written {
-            serial: self.serial,
+        let written = Arc::new(Written::new(self.serial, lists, variant, rules, &targets));
+        entry.variants.push((variant, written.clone(), self.run));
+        written
+    }
+}
+
+impl Written {
+    fn new(
+        serial: u64,
+        lists: &RuleLists,
+        variant: Variant,
+        rules: Chain,
+        targets: &Targets,
+    ) -> Written {
+        let goes = |to: &Target| rules.iter().any(|r| r.target == *to);
+        Written {
+            serial,
             name: names::rules_chain(&lists.id, variant.direction).into(),
             note: lists.id.to_string().into(),
             marks: !variant.accept && goes(&targets.allow),
             passes: goes(&targets.pass),
             rules,
-        });
-        entry.variants.insert(variant, (written.clone(), self.run));
-        written
+        }
+    }
+}
+
+impl Entry {
+    /// The notes of a direction, which all variants share.
+    fn notes(&mut self, direction: Direction) -> Vec<Name> {
+        if let Some((_, notes)) = self.notes.iter().find(|(d, _)| *d == direction) {
+            return notes.clone();
+        }
+        let notes = notes(&self.lists, direction);
+        self.notes.push((direction, notes.clone()));
+        notes
     }
 }
 

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use crate::api::Family;
 use crate::calc::HostPolicy;
 pub use compiler::Compiler;
+pub use endpoint::KNOWN;
 pub use members::storable;
 pub use names::{set_prefix, short_hash};
 pub use ruleset::*;

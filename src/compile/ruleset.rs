@@ -108,7 +108,7 @@ pub struct KRule {
     pub matches: Arc<[Match]>,
     /// Then this happens.
     pub target: Target,
-    /// Where it comes from, in policy words.
+    /// Where it comes from, in policy words. Empty where it only leads on, or is one of several that belong together.
     pub note: Name,
 }
 

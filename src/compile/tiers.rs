@@ -52,10 +52,8 @@ impl Builder<'_> {
             let host = self.policy;
             let lists: Vec<&Arc<RuleLists>> =
                 ids.iter().filter_map(|id| host.policies.get(id)).collect();
-            pass_was_set = match self.room_for_tree(&lists, place) {
-                true => self.tree(chain, &tier.tier, &lists, place, rules),
-                false => self.own_chains(&lists, place, rules),
-            };
+            let tree = self.tree(chain, &tier.tier, &lists, place, rules);
+            pass_was_set = tree.unwrap_or_else(|| self.own_chains(&lists, place, rules));
             if tier.default_deny {
                 let matches = self.unless_passed(pass_was_set);
                 rules.push(KRule::new(
@@ -82,18 +80,8 @@ impl Builder<'_> {
         self.memo.written(lists, variant, self.options)
     }
 
-    /// Whether policies are worth a tree, and there is room for it.
-    fn room_for_tree(&mut self, lists: &[&Arc<RuleLists>], place: &Place) -> bool {
-        let count = lists.iter().map(|l| l.rules(place.direction).len()).sum();
-        if count <= self.options.tree_from {
-            return false;
-        }
-        let left = self.trees.room.checked_sub(count);
-        self.trees.room = left.unwrap_or(self.trees.room);
-        left.is_some()
-    }
-
-    /// Jumps to the tree for these policies. Says whether the pass mark may be set then.
+    /// Jumps to the tree for these policies, if they are worth one and there is room for it. Says whether the pass mark may be
+    /// set then.
     fn tree(
         &mut self,
         chain: &str,
@@ -101,48 +89,50 @@ impl Builder<'_> {
         lists: &[&Arc<RuleLists>],
         place: &Place,
         rules: &mut Vec<KRule>,
-    ) -> bool {
+    ) -> Option<bool> {
+        let count: usize = lists.iter().map(|l| l.rules(place.direction).len()).sum();
+        if count <= self.options.tree_from {
+            return None;
+        }
         // Nobody asks for the mark of what ends here, and a rule that accepts is cheaper than one that marks.
         let accept = place.ends();
         let policies: Vec<Arc<Written>> = lists
             .iter()
             .map(|l| self.written(l, place.direction, accept))
             .collect();
-        if policies.iter().all(|w| w.rules.is_empty()) {
-            return false;
+        let size: usize = policies.iter().map(|w| w.rules.len()).sum();
+        if size == 0 {
+            return Some(false);
         }
-        let root = self.root(chain, tier, place.direction, &policies);
+        let serials: Vec<u64> = policies.iter().map(|w| w.serial).collect();
+        let key = (self.table, serials);
+        let root = match self.trees.shared.get(&key) {
+            Some(root) => root.clone(),
+            None => {
+                self.trees.room = self.trees.room.checked_sub(size)?;
+                let root: Name = names::tree(chain, tier, place.direction).into();
+                self.grow(&root, &policies);
+                self.trees.shared.insert(key, root.clone());
+                root
+            }
+        };
         let note = format!("port tree of tier {tier}");
         rules.push(KRule::new(vec![], Target::Jump(root), note));
         let marking = Marking {
             accept: policies.iter().any(|w| w.marks),
             pass: policies.iter().any(|w| w.passes),
         };
-        self.after_rules(marking, place, rules)
+        Some(self.after_rules(marking, place, rules))
     }
 
-    /// The root of the tree for these policies.
-    fn root(
-        &mut self,
-        chain: &str,
-        tier: &str,
-        direction: Direction,
-        policies: &[Arc<Written>],
-    ) -> Name {
-        let serials = policies.iter().map(|w| w.serial).collect();
-        let key = (self.table, serials);
-        if let Some(root) = self.trees.shared.get(&key) {
-            return root.clone();
-        }
-        let root: Name = names::tree(chain, tier, direction).into();
+    /// Makes the tree with this root.
+    fn grow(&mut self, root: &Name, policies: &[Arc<Written>]) {
         let at = (self.family, self.table);
         let place = (at.0, at.1, root.clone());
         let old = self.trees.old.remove(&place);
         let edits = self.trees.edits.entry(at).or_default();
-        let tree = Tree::update(old, &root, tier, self.options.leaf, policies, edits);
+        let tree = Tree::update(old, root, self.options.leaf, policies, edits);
         self.trees.new.insert(place, tree);
-        self.trees.shared.insert(key, root.clone());
-        root
     }
 
     /// Jumps to the chains of policies, one after the other. Says whether the pass mark may be set then.

@@ -69,7 +69,6 @@ struct Span {
 
 /// What all nodes of a tree need to know.
 struct Maker<'a> {
-    tier: &'a str,
     leaf: usize,
     edits: &'a mut Edits,
 }
@@ -79,7 +78,6 @@ impl Tree {
     pub(super) fn update(
         old: Option<Tree>,
         name: &Name,
-        tier: &str,
         leaf: usize,
         policies: &[Arc<Written>],
         edits: &mut Edits,
@@ -90,7 +88,7 @@ impl Tree {
             old => old.map(|o| o.root),
         };
         let entries: Vec<Entry<'_>> = policies.iter().flat_map(|w| entries(w)).collect();
-        let mut maker = Maker { tier, leaf, edits };
+        let mut maker = Maker { leaf, edits };
         let root = maker.root(old, name, &entries);
         Tree { serials, root }
     }
@@ -129,7 +127,7 @@ impl Maker<'_> {
                 Span::SINGLE
             };
             let matches = vec![Match::Protocol(protocol, false)];
-            rules.push(self.way(matches, &child_name, protocol, None));
+            rules.push(way(matches, &child_name));
             children.push(self.node(
                 before,
                 child_name.clone(),
@@ -170,12 +168,11 @@ impl Maker<'_> {
         for (digit, part) in parts {
             let below = self.deepest(span, span.child(digit), &part);
             let child_name: Name = format!("{}-{}", lane.1, below.name()).into();
-            let range = below.range();
             let matches = vec![
                 Match::Protocol(lane.0, false),
-                Match::Ports(End::Dst, [range].into(), false),
+                Match::Ports(End::Dst, [below.range()].into(), false),
             ];
-            rules.push(self.way(matches, &child_name, lane.0, Some(range)));
+            rules.push(way(matches, &child_name));
             let before = old.take(&child_name);
             children.push(self.node(before, child_name, lane, below, &part));
         }
@@ -224,21 +221,6 @@ impl Maker<'_> {
             .collect();
         let copies: usize = parts.iter().map(|(_, part)| part.len()).sum();
         (!parts.is_empty() && copies <= COPIES * entries.len()).then_some(parts)
-    }
-
-    fn way(
-        &self,
-        matches: Vec<Match>,
-        to: &Name,
-        protocol: Protocol,
-        ports: Option<PortRange>,
-    ) -> KRule {
-        let ports = ports.map_or(String::new(), |p| {
-            format!(" {}", p.to_string().replace(':', "-"))
-        });
-        let protocol = protocol.to_string().to_lowercase();
-        let note = format!("port tree of tier {}, {protocol}{ports}", self.tier);
-        KRule::new(matches, Target::Goto(to.clone()), note)
     }
 
     fn finish(
@@ -373,6 +355,10 @@ fn entries(written: &Written) -> impl Iterator<Item = Entry<'_>> {
                 _ => None,
             }),
         })
+}
+
+fn way(matches: Vec<Match>, to: &Name) -> KRule {
+    KRule::new(matches, Target::Goto(to.clone()), "")
 }
 
 fn has_lane(protocol: Protocol) -> bool {

@@ -156,50 +156,26 @@ impl Tools {
             program: program.to_owned(),
             source,
         })?;
-        let name = [&[program], args].concat().join(" ");
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let events = listen(child, &input);
-        let mut lines = Lines::default();
-        let (mut status, mut said) = (None, None);
-        let problem = loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match events.recv_timeout(left) {
-                Ok(Event::Output(piece)) => {
-                    if let Err(line) = lines.feed(&piece, &mut take) {
-                        break Some(CommandError::Nonsense {
-                            program: name.clone(),
-                            line,
-                        });
-                    }
-                }
-                Ok(Event::Said(text)) => said = Some(text),
-                Ok(Event::Ended(result)) => status = Some(result),
-                Err(RecvTimeoutError::Disconnected) => break None,
-                Err(RecvTimeoutError::Timeout) => {
-                    break Some(CommandError::Hung {
-                        program: name.clone(),
-                        patience: self.patience,
-                    });
-                }
+        let program = [&[program], args].concat().join(" ");
+        let (status, stderr) = match follow(&events, end, &mut take) {
+            Ok(done) => done,
+            Err(problem) => {
+                // With everything that it has started, or that would hold the pipes.
+                let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+                let patience = self.patience;
+                return Err(match problem {
+                    Problem::Hung => CommandError::Hung { program, patience },
+                    Problem::Nonsense(line) => CommandError::Nonsense { program, line },
+                });
             }
         };
-        if let Some(problem) = problem {
-            // With everything that it has started, or that would hold the pipes.
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-            return Err(problem);
-        }
-        let stderr = said.unwrap_or_default();
         match status {
-            Some(Ok(status)) if status.success() => match lines.finish(&mut take) {
-                Ok(()) => Ok(()),
-                Err(line) => Err(CommandError::Nonsense {
-                    program: name,
-                    line,
-                }),
-            },
-            Some(Ok(status)) => Err(failed(name, status.to_string(), stderr, &input)),
-            Some(Err(error)) => Err(failed(name, error.to_string(), stderr, &input)),
-            None => Err(failed(name, "no status".to_owned(), stderr, &input)),
+            Some(Ok(status)) if status.success() => Ok(()),
+            Some(Ok(status)) => Err(failed(program, status.to_string(), stderr, &input)),
+            Some(Err(error)) => Err(failed(program, error.to_string(), stderr, &input)),
+            None => Err(failed(program, "no status".to_owned(), stderr, &input)),
         }
     }
 
@@ -223,6 +199,39 @@ impl Tools {
         remember(child.id());
         Ok(child)
     }
+}
+
+/// Why a tool is ended.
+enum Problem {
+    Hung,
+    Nonsense(String),
+}
+
+type Ending = (Option<std::io::Result<ExitStatus>>, String);
+
+/// Shows the lines of a tool until it has ended; how it ended, and what it said.
+fn follow(
+    events: &Receiver<Event>,
+    end: Instant,
+    take: &mut impl FnMut(&str) -> bool,
+) -> Result<Ending, Problem> {
+    let mut lines = Lines::default();
+    let (mut status, mut said) = (None, String::new());
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match events.recv_timeout(left) {
+            Ok(Event::Output(piece)) => lines.feed(&piece, take).map_err(Problem::Nonsense)?,
+            Ok(Event::Said(text)) => said = text,
+            Ok(Event::Ended(result)) => status = Some(result),
+            Err(RecvTimeoutError::Timeout) => return Err(Problem::Hung),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    // The last line of a tool that failed may be half of one.
+    if matches!(&status, Some(Ok(status)) if status.success()) {
+        lines.finish(take).map_err(Problem::Nonsense)?;
+    }
+    Ok((status, said))
 }
 
 /// Processes that this program started lately, the newest last.

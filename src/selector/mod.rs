@@ -165,6 +165,12 @@ impl Selector {
         restrict::restrict(&self.0.node, false).is_none()
     }
 
+    /// Whether it is one plain positive term, so that whatever satisfies its only restriction, or anything where it has none,
+    /// matches: `has(a)`, `a == "b"`, `a in {..}`, `all()`.
+    pub fn is_plain(&self) -> bool {
+        self.0.node.is_plain()
+    }
+
     /// Whether an object with these labels is selected.
     pub fn matches<L: Labels + ?Sized>(&self, labels: &L) -> bool {
         self.0.node.matches(labels)

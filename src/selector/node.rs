@@ -61,6 +61,16 @@ impl Node {
         }
     }
 
+    /// Whether the tree is a single leaf that its restriction says completely.
+    pub(super) fn is_plain(&self) -> bool {
+        match self {
+            Node::All | Node::Global | Node::Has(_) => true,
+            Node::Compare(_, op, _) => *op == Op::Eq,
+            Node::Set(_, positive, _) => *positive,
+            Node::Not(_) | Node::And(_) | Node::Or(_) => false,
+        }
+    }
+
     /// The text of Calico's canonical form (facts 2.4).
     pub(super) fn canonical(&self) -> String {
         let mut out = String::new();

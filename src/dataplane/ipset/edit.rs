@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::content::{Content, PolicySets};
-use super::super::plan::Changed;
+use super::super::plan::{Changed, Refused};
 use super::{member_text, wire};
 use crate::api::Family;
 use crate::compile::{Member, Name, Ruleset, SetKind, SetSpec};
@@ -38,6 +38,8 @@ pub struct SetPlan {
     pub edits: Vec<SetEdit>,
     /// Sets of ours that nothing needs any more.
     pub gone: Vec<String>,
+    /// What sets do for the rules, when rules change together with members.
+    pub effects: Option<BTreeMap<Name, Effect>>,
 }
 
 /// What more members of a set do, for the rules that use it.
@@ -58,6 +60,21 @@ pub struct SetFailures {
     pub missing: BTreeMap<Name, String>,
     /// They keep the members that they had.
     pub stale: BTreeMap<Name, String>,
+}
+
+impl SetFailures {
+    /// Whether nothing was refused.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.stale.is_empty()
+    }
+
+    /// Says what was refused in policy words.
+    pub fn tell(&self, ruleset: &Ruleset, refused: &mut Refused) {
+        for (name, reason) in self.stale.iter().chain(&self.missing) {
+            let note = ruleset.sets.get(name).map_or(&**name, |spec| &*spec.note);
+            refused.insert(note.to_owned(), reason.clone());
+        }
+    }
 }
 
 impl SetEdit {
@@ -108,8 +125,14 @@ impl SetPlan {
         };
         SetPlan {
             edits: wanted.sets.iter().map(create).collect(),
-            gone: Vec::new(),
+            ..SetPlan::default()
         }
+    }
+
+    /// What a set does, when rules change too.
+    pub fn effect(&self, name: &Name) -> Option<Effect> {
+        let effects = self.effects.as_ref()?;
+        Some(*effects.get(name).unwrap_or(&Effect::Mixed))
     }
 
     /// Whether members come or go in sets that rules may use.

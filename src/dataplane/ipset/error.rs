@@ -17,7 +17,7 @@ pub enum SetError {
     Protocol(u8, u8),
     /// The socket failed.
     #[error("cannot speak with the kernel about IP sets: {0}")]
-    Socket(#[source] io::Error),
+    Socket(io::Error),
     /// An answer did not come in time.
     #[error("the kernel does not answer about IP sets")]
     Silent,

@@ -92,6 +92,22 @@ impl SetTable {
         Ok(plan)
     }
 
+    /// Counts the members anew, after something may have been written twice.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn recount(&mut self) -> Result<(), SetError> {
+        if self.known.is_none() {
+            return Ok(());
+        }
+        for header in self.kernel()?.headers()? {
+            if let Some(known) = self.known.as_mut().and_then(|k| k.get_mut(&header.name)) {
+                known.members = header.members;
+            }
+        }
+        Ok(())
+    }
+
     /// The plan for this ruleset was carried out, and nothing was refused.
     pub fn done(&mut self, ruleset: &Arc<Ruleset>) {
         self.in_step = Some(ruleset.clone());

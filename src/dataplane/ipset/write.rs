@@ -9,7 +9,7 @@ use super::edit::{Effect, How, SetEdit, SetFailures, SetPlan};
 use super::table::SetTable;
 use super::{Header, Reason, SetError, wire};
 use crate::api::Family;
-use crate::compile::{Member, Name, SetKind, SetSpec, set_prefix};
+use crate::compile::{Member, SetKind, SetSpec, set_prefix};
 
 /// Tries to destroy a set, and the pause after the first; it doubles. nf_tables lets go of the sets of removed rules in its
 /// own time.
@@ -18,19 +18,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 impl SetTable {
     /// The first half of a plan, before rules change: new sets, and what makes no packet pass that neither the old rules nor
-    /// the new ones allow. `effect` tells what sets do, when rules change too.
+    /// the new ones allow.
     ///
     /// # Errors
     /// The kernel cannot be asked any more. What it refuses is no error.
     pub fn before_rules(
         &mut self,
         plan: &SetPlan,
-        effect: Option<&dyn Fn(&Name) -> Effect>,
         failures: &mut SetFailures,
     ) -> Result<Changed, SetError> {
         let mut changed = Changed::default();
         for edit in &plan.edits {
-            let effect = effect.map_or(Effect::Mixed, |e| e(&edit.name));
+            let effect = plan.effect(&edit.name).unwrap_or(Effect::Mixed);
             let result = match &edit.how {
                 How::Create(content) => self.create(edit, content),
                 How::Rebuild(content) => self.rebuild(edit, content),
@@ -52,7 +51,6 @@ impl SetTable {
     pub fn after_rules(
         &mut self,
         plan: &SetPlan,
-        effect: Option<&dyn Fn(&Name) -> Effect>,
         kept: impl Fn(&str) -> bool,
         failures: &mut SetFailures,
     ) -> Result<Changed, SetError> {
@@ -61,7 +59,7 @@ impl SetTable {
             let How::Change(added, removed) = &edit.how else {
                 continue;
             };
-            let result = match effect.map(|e| e(&edit.name)) {
+            let result = match plan.effect(&edit.name) {
                 Some(Effect::Opens) => self.change(edit, added, &[]),
                 Some(Effect::Closes) => self.change(edit, &[], removed),
                 _ => continue,
@@ -238,20 +236,22 @@ impl SetTable {
         let Some(header) = known.filter(|_| more > 0 && edit.spec.kind != SetKind::Ports) else {
             return Ok(());
         };
-        // An old kernel does not tell how many there are.
-        let count = header.members.map(|n| n as usize + more);
-        if count.is_some_and(|n| n <= header.capacity as usize) {
+        let (told, room) = (header.members, header.capacity as usize);
+        if told.is_some_and(|n| n as usize + more <= room) {
             return Ok(());
         }
-        let mut members = Vec::with_capacity(count.unwrap_or(more));
+        let mut members = Vec::new();
         let kernel = self.kernel()?;
         kernel.members(&edit.name, edit.spec.kind, |m| members.extend(m))?;
-        let capacity = members.len().max(count.unwrap_or(0));
-        let present = u32::try_from(members.len()).ok();
-        self.take_place(edit, capacity, members.into_iter())?;
+        // An old kernel does not tell how many there are, so it had to be asked.
+        if members.len() + more <= room {
+            return Ok(());
+        }
+        let present = members.len();
+        self.take_place(edit, present + more, members.into_iter())?;
         let header = self.known.as_mut().and_then(|k| k.get_mut(&*edit.name));
         if let Some(header) = header {
-            header.members = present;
+            header.members = u32::try_from(present).ok();
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::render::{Rendered, RuleId, render};
+use super::render::{Rendered, RuleId, render, render_hook};
 use super::save::{FoundRule, FoundTable, Saved};
 use crate::api::Family;
 use crate::compile::{Chain, Hook, Name, Ruleset, Table, TableRules};
@@ -144,7 +144,7 @@ impl<'a> TableBefore<'a> {
     fn hooks(&self) -> BTreeMap<&'a str, Vec<FoundRule>> {
         let mut hooks: BTreeMap<&str, Vec<FoundRule>> = BTreeMap::new();
         for hook in in_chain_order(self.known.map_or(&[], |t| &t.hooks)) {
-            let Rendered { id, text } = render(&hook.rule, self.family);
+            let Rendered { id, text } = render_hook(&hook.rule, self.family);
             let rules = hooks.entry(hook.chain).or_default();
             rules.push(FoundRule { id, text });
         }
@@ -244,7 +244,7 @@ fn edit_hooks(edit: &mut TableEdit, wanted: &TableRules, before: &TableBefore<'_
         let of = |first: bool| -> Vec<Rendered> {
             let hooks = wanted.hooks.iter();
             let hooks = hooks.filter(|h| h.chain == chain && h.first == first);
-            hooks.map(|h| render(&h.rule, before.family)).collect()
+            hooks.map(|h| render_hook(&h.rule, before.family)).collect()
         };
         let (head, tail) = (of(true), of(false));
         let found = found.get(chain).map_or(&[][..], Vec::as_slice);

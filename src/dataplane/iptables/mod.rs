@@ -2,7 +2,7 @@
 //!
 //! Order of writes: new sets, filled → members whose coming or going closes → rules → members whose coming or going opens → old
 //! chains → old sets. When only members change, new ones come first, so that no address is in a set neither as before nor as
-//! after. Two sets, or a set and the rules, cannot change in one moment: see [`Effect`] for which goes first.
+//! after. Two sets, or a set and the rules, cannot change in one moment: see [`Effect`](super::ipset::Effect) for which goes first.
 
 mod cleanup;
 mod contest;
@@ -27,19 +27,18 @@ pub use cleanup::{cleanup_all, plan_from_nothing, remove_rules};
 pub use detect::{Backend, Choice, choose, would_choose};
 pub use features::{Feature, check_features};
 
-use super::command::{CommandError, Tools};
-use super::ipset::{Effect, PlanError, SetError, SetFailures, SetPlan, SetTable};
+use super::command::Tools;
+use super::ipset::{PlanError, SetError, SetFailures, SetPlan, SetTable};
 use super::plan::{Applied, Plan};
 use super::wanted::{Members, Wanted};
-use super::{Dataplane, DataplaneError, existing};
+use super::{Dataplane, DataplaneError};
 use crate::api::Family;
-use crate::compile::{Name, Ruleset};
+use crate::compile::Ruleset;
 use crate::config::Settings;
 use contest::Contest;
 use diff::Before;
 use refused::Refusals;
 use restore::Writer;
-use save::Saved;
 
 /// Tries of one apply, with a fresh look at the kernel each time.
 const TRIES: u32 = 4;
@@ -70,16 +69,6 @@ struct Difference {
     failures: SetFailures,
 }
 
-/// Whether a kernel that was looked at has no chain of ours: nothing was enforced until now.
-fn is_untouched(before: &Before) -> bool {
-    match before {
-        Before::Known(ruleset) => ruleset.tables.is_empty(),
-        Before::Found(found) => found.values().all(|saved| {
-            saved.hidden.is_empty() && saved.tables.values().all(|t| t.chains.is_empty())
-        }),
-    }
-}
-
 impl Iptables {
     /// A driver for this backend. `min_capacity` is the least size given to sets.
     pub fn new(backend: Backend, min_capacity: usize) -> Iptables {
@@ -105,52 +94,32 @@ impl Iptables {
     }
 
     fn try_apply(&mut self, wanted: &Wanted) -> Result<Applied, DataplaneError> {
-        let difference = self.difference(wanted)?;
-        let mut applied = Applied::default();
-        let mut failures = difference.failures;
         let ruleset = &wanted.ruleset;
-        let is_first =
-            difference.rules.as_ref().is_some_and(is_untouched) && !ruleset.tables.is_empty();
-        if is_first {
-            existing::make_known();
+        let Difference {
+            mut sets,
+            rules,
+            mut failures,
+        } = self.difference(wanted)?;
+        let mut applied = Applied::default();
+        if let Some(before) = rules.as_ref().filter(|_| sets.changes_members()) {
+            let old = match before {
+                Before::Known(old) => &**old,
+                Before::Found(_) => ruleset,
+            };
+            sets.effects = Some(effect::of_sets(&[old, ruleset]));
         }
-        let is_moving = difference.sets.changes_members();
-        let effects = match difference.rules.as_ref().filter(|_| is_moving) {
-            Some(Before::Known(old)) => Some(effect::of_sets(&[&**old, &**ruleset])),
-            Some(Before::Found(_)) => Some(effect::of_sets(&[&**ruleset])),
-            None => None,
-        };
-        let effect = effects
-            .as_ref()
-            .map(|effects| |name: &Name| *effects.get(name).unwrap_or(&Effect::Mixed));
-        let effect = effect.as_ref().map(|e| e as &dyn Fn(&Name) -> Effect);
-        let changed = self
-            .sets
-            .before_rules(&difference.sets, effect, &mut failures)?;
+        let changed = self.sets.before_rules(&sets, &mut failures)?;
         applied.changed.add(changed);
         self.refusals.sets = failures.missing.clone();
-        let mut kept_sets = None;
-        if let Some(before) = difference.rules {
-            let written = self.write_rules(ruleset, before, &mut applied)?;
-            if is_first {
-                existing::make_known();
-            }
-            // Of a chain that stays as it was found it is not known which sets it uses.
-            kept_sets = Some((written.ruleset, !written.kept.is_empty()));
-        }
-        let is_kept = |name: &str| match &kept_sets {
-            Some((ruleset, all)) => *all || ruleset.sets.contains_key(name),
-            None => false,
+        let written = match rules {
+            Some(before) => Some(self.write_rules(ruleset, before, &mut applied)?),
+            None => None,
         };
-        let changed = self
-            .sets
-            .after_rules(&difference.sets, effect, is_kept, &mut failures)?;
+        let is_kept = |name: &str| written.as_ref().is_some_and(|w| w.may_need(name));
+        let changed = self.sets.after_rules(&sets, is_kept, &mut failures)?;
         applied.changed.add(changed);
-        for (name, reason) in failures.stale.iter().chain(&failures.missing) {
-            let note = ruleset.sets.get(name).map_or(&**name, |spec| &*spec.note);
-            applied.refused.insert(note.to_owned(), reason.clone());
-        }
-        if failures.stale.is_empty() && failures.missing.is_empty() {
+        failures.tell(ruleset, &mut applied.refused);
+        if failures.is_empty() {
             self.sets.done(ruleset);
         }
         Ok(applied)
@@ -158,30 +127,14 @@ impl Iptables {
 
     /// Looks at what is not known: rules of both families and sets side by side.
     fn difference(&mut self, wanted: &Wanted) -> Result<Difference, DataplaneError> {
-        let ruleset = &wanted.ruleset;
         let known = self.known.clone();
-        let must_read = known.is_none();
-        let (writer, families) = (self.writer.clone(), self.families.clone());
-        let (sets, saved) = std::thread::scope(|scope| {
-            let families = families.into_iter().filter(|_| must_read);
-            let readers: Vec<_> = families
-                .map(|family| {
-                    let writer = &writer;
-                    let read = move || save::read(&writer.tools, writer.backend, family);
-                    (family, scope.spawn(read))
-                })
-                .collect();
-            let sets = self.sets.plan(wanted);
-            let saved = readers.into_iter().map(|(family, reader)| {
-                let saved = match reader.join() {
-                    Ok(saved) => saved?,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                };
-                Ok((family, saved))
-            });
-            let saved: Result<BTreeMap<Family, Saved>, CommandError> = saved.collect();
-            (sets, saved)
-        });
+        let unknown = match known {
+            Some(_) => &[][..],
+            None => &self.families,
+        };
+        let Writer { tools, backend } = &self.writer;
+        let table = &mut self.sets;
+        let (saved, sets) = save::read_all(tools, *backend, unknown, || table.plan(wanted));
         let mut failures = SetFailures::default();
         let sets = match sets {
             Err(PlanError::Kernel(error @ (SetError::Absent | SetError::Protocol(..)))) => {
@@ -193,7 +146,7 @@ impl Iptables {
             other => other?,
         };
         let rules = match known {
-            Some(known) if Arc::ptr_eq(&known, ruleset) || known == *ruleset => None,
+            Some(known) if Arc::ptr_eq(&known, &wanted.ruleset) || known == wanted.ruleset => None,
             Some(known) => Some(Before::Known(known)),
             None => Some(Before::Found(saved?)),
         };
@@ -219,18 +172,24 @@ impl Iptables {
 
     fn apply_with_retries(&mut self, wanted: &Wanted) -> Result<Applied, DataplaneError> {
         let mut pause = FIRST_PAUSE;
+        let mut result = self.try_apply(wanted);
         for _ in 1..TRIES {
-            match self.try_apply(wanted) {
+            match &result {
                 Err(error) if !error.is_final() => {
                     tracing::debug!("apply failed, trying again: {error}");
                 }
-                other => return other,
+                _ => return result,
             }
             self.known = None;
             std::thread::sleep(pause);
             pause *= 2;
+            result = self.try_apply(wanted);
+            if result.is_ok() {
+                // Members may have been written, and counted, twice.
+                self.sets.recount()?;
+            }
         }
-        self.try_apply(wanted)
+        result
     }
 }
 

@@ -12,8 +12,10 @@ use crate::api::Family;
 use crate::compile::{ALLOW_CHAIN, Chain, KRule, Match, Name, Ruleset, Table, TableRules, Target};
 use crate::dataplane::plan::Refused;
 
-/// Where a rule or chain is.
+/// A table of a family.
 type Place = (Family, Table);
+/// A chain in it.
+type At = (Family, Table, Name);
 
 /// What the kernel or a tool has refused, with the words of the refusal.
 #[derive(Debug, Default)]
@@ -43,6 +45,13 @@ pub struct Possible {
     pub is_exact: bool,
 }
 
+impl Possible {
+    /// Whether a rule that is written or stays may use a set. Of a chain that stays as it was found it is not known.
+    pub fn may_need(&self, set: &str) -> bool {
+        !self.kept.is_empty() || self.ruleset.sets.contains_key(set)
+    }
+}
+
 impl Refusals {
     /// Whether nothing is refused.
     pub fn is_empty(&self) -> bool {
@@ -64,32 +73,20 @@ impl Refusals {
         }
         let mut ruleset = (**wanted).clone();
         let mut stricter = Kept::new();
-        for (family, tables) in &wanted.tables {
-            for (table, rules) in tables {
-                for (name, chain) in &rules.chains {
-                    let place = (*family, *table);
-                    if !self.is_refused(place, chain, &mut possible.refused) {
-                        continue;
-                    }
-                    let at = (*family, *table, name.clone());
-                    let fallback = if self.stricter.contains(&at) {
-                        Fallback::None
-                    } else {
-                        fallback(before, place, name)
-                    };
-                    match fallback {
-                        Fallback::Known(old, rules) => {
-                            put_back(&mut ruleset, old, place, name, rules);
-                        }
-                        Fallback::Found => {
-                            possible.kept.insert(at);
-                        }
-                        Fallback::None => {
-                            let rules = self.stricter_chain(place, chain);
-                            put(&mut ruleset, place, name, rules);
-                            stricter.insert(at);
-                        }
-                    }
+        for (at, chain) in all_chains(wanted) {
+            if !self.is_refused(&at, chain, &mut possible.refused) {
+                continue;
+            }
+            match fallback(before, &at) {
+                Fallback::Known(old, rules) if !self.stricter.contains(&at) => {
+                    put_back(&mut ruleset, old, &at, rules);
+                }
+                Fallback::Found if !self.stricter.contains(&at) => {
+                    possible.kept.insert(at);
+                }
+                _ => {
+                    put(&mut ruleset, &at, self.stricter_chain(&at, chain));
+                    stricter.insert(at);
                 }
             }
         }
@@ -102,43 +99,47 @@ impl Refusals {
     }
 
     /// Whether a rule of a chain is refused; says so of each of them.
-    fn is_refused(&self, place: Place, chain: &Chain, said: &mut Refused) -> bool {
+    fn is_refused(&self, at: &At, chain: &Chain, said: &mut Refused) -> bool {
         let mut any = false;
         for rule in chain.iter() {
-            if let Some(reason) = self.reason(place, rule) {
+            if let Some(reason) = self.reason(at, rule) {
                 any = true;
-                let said = said.entry(rule.note.to_string());
-                said.or_insert_with(|| reason.to_owned());
+                // A rule that only leads on has no words of its own.
+                let what = match &*rule.note {
+                    "" => format!("chain {}", at.2),
+                    note => note.to_owned(),
+                };
+                said.entry(what).or_insert_with(|| reason.to_owned());
             }
         }
         any
     }
 
-    fn reason(&self, place: Place, rule: &KRule) -> Option<&str> {
+    fn reason(&self, at: &At, rule: &KRule) -> Option<&str> {
         let mut sets = rule.matches.iter().filter_map(set_name);
         if let Some(reason) = sets.find_map(|name| self.sets.get(name)) {
             return Some(reason);
         }
-        self.refusal(place, rule)
+        self.refusal(at, rule)
     }
 
     /// Rules are rendered only when one of the table is refused.
-    fn refusal(&self, (family, table): Place, rule: &KRule) -> Option<&str> {
-        let mut places = self.rules.keys().map(|(f, t, _)| (*f, *t));
-        places.find(|p| *p == (family, table))?;
-        let id = render(rule, family).id?;
-        self.rules.get(&(family, table, id)).map(String::as_str)
+    fn refusal(&self, (family, table, _): &At, rule: &KRule) -> Option<&str> {
+        let mut places = self.rules.keys().map(|(f, t, _)| (f, t));
+        places.find(|place| *place == (family, table))?;
+        let id = render(rule, *family).id?;
+        self.rules.get(&(*family, *table, id)).map(String::as_str)
     }
 
-    fn stricter_chain(&self, place: Place, chain: &Chain) -> Chain {
-        let substitute = |rule: &KRule| match self.reason(place, rule) {
+    fn stricter_chain(&self, at: &At, chain: &Chain) -> Chain {
+        let substitute = |rule: &KRule| match self.reason(at, rule) {
             None => Some(rule.clone()),
-            Some(_) => self.stricter_rule(place, rule),
+            Some(_) => self.stricter_rule(at, rule),
         };
         chain.iter().filter_map(substitute).collect()
     }
 
-    fn stricter_rule(&self, place: Place, rule: &KRule) -> Option<KRule> {
+    fn stricter_rule(&self, at: &At, rule: &KRule) -> Option<KRule> {
         match &rule.target {
             Target::Accept | Target::Log(_) => return None,
             Target::Goto(chain) | Target::Jump(chain) if **chain == *ALLOW_CHAIN => return None,
@@ -147,7 +148,7 @@ impl Refusals {
         // Fewer conditions hold for more packets.
         let plain = rule.matches.iter().filter(|m| is_plain(m)).cloned();
         let denial = KRule::new(plain.collect(), Target::Drop, rule.note.clone());
-        Some(match self.refusal(place, &denial) {
+        Some(match self.refusal(at, &denial) {
             None => denial,
             Some(_) => KRule::new(Vec::new(), Target::Drop, rule.note.clone()),
         })
@@ -166,7 +167,7 @@ impl Refusals {
             for from in Table::ALL {
                 let stays = wanted.and_then(|t| t.get(&from));
                 let leaves = |name: &Name| {
-                    chain_is_there(before, (*family, from), name)
+                    chain_is_there(before, &(*family, from, name.clone()))
                         && !stays.is_some_and(|t| t.chains.contains_key(name))
                 };
                 if from == *table || comes.iter().any(leaves) {
@@ -197,18 +198,18 @@ enum Fallback<'a> {
     None,
 }
 
-fn fallback<'a>(before: &'a Before, (family, table): Place, name: &str) -> Fallback<'a> {
+fn fallback<'a>(before: &'a Before, (family, table, name): &At) -> Fallback<'a> {
     match before {
         Before::Known(old) => {
-            let rules = old.tables.get(&family).and_then(|t| t.get(&table));
+            let rules = old.tables.get(family).and_then(|t| t.get(table));
             match rules.and_then(|t| t.chains.get(name)) {
                 Some(rules) => Fallback::Known(old, rules),
                 None => Fallback::None,
             }
         }
         Before::Found(found) => {
-            let rules = found.get(&family).and_then(|f| f.tables.get(&table));
-            match rules.and_then(|t| t.chains.get(name)) {
+            let rules = found.get(family).and_then(|f| f.tables.get(table));
+            match rules.and_then(|t| t.chains.get(&**name)) {
                 // An empty chain, or one that somebody else wrote into, is nothing to go back to.
                 Some(ids) if !ids.is_empty() && ids.iter().all(Option::is_some) => Fallback::Found,
                 _ => Fallback::None,
@@ -217,20 +218,34 @@ fn fallback<'a>(before: &'a Before, (family, table): Place, name: &str) -> Fallb
     }
 }
 
-fn chain_is_there(before: &Before, place: Place, name: &str) -> bool {
-    !matches!(fallback(before, place, name), Fallback::None)
+fn chain_is_there(before: &Before, at: &At) -> bool {
+    !matches!(fallback(before, at), Fallback::None)
 }
 
-fn put(ruleset: &mut Ruleset, (family, table): Place, name: &Name, rules: Chain) {
-    let tables = ruleset.tables.entry(family).or_default();
-    let table: &mut TableRules = tables.entry(table).or_default();
+fn all_chains(ruleset: &Ruleset) -> impl Iterator<Item = (At, &Chain)> {
+    let tables = ruleset
+        .tables
+        .iter()
+        .flat_map(|(family, tables)| tables.iter().map(move |(t, rules)| (*family, *t, rules)));
+    tables.flat_map(|(family, table, rules)| {
+        let chains = rules.chains.iter();
+        chains.map(move |(name, chain)| ((family, table, name.clone()), chain))
+    })
+}
+
+fn chain<'a>(ruleset: &'a Ruleset, (family, table, name): &At) -> Option<&'a Chain> {
+    ruleset.tables.get(family)?.get(table)?.chains.get(name)
+}
+
+fn put(ruleset: &mut Ruleset, (family, table, name): &At, rules: Chain) {
+    let tables = ruleset.tables.entry(*family).or_default();
+    let table: &mut TableRules = tables.entry(*table).or_default();
     table.chains.insert(name.clone(), rules);
 }
 
 /// Puts an old chain back, with the chains that it leads to and the sets that it asks, as far as they are gone.
-fn put_back(ruleset: &mut Ruleset, old: &Ruleset, place: Place, name: &Name, rules: &Chain) {
-    put(ruleset, place, name, rules.clone());
-    let (family, table) = place;
+fn put_back(ruleset: &mut Ruleset, old: &Ruleset, at: &At, rules: &Chain) {
+    put(ruleset, at, rules.clone());
     for rule in rules.iter() {
         for set in rule.matches.iter().filter_map(set_name) {
             if let Some(spec) = old.sets.get(set) {
@@ -238,15 +253,11 @@ fn put_back(ruleset: &mut Ruleset, old: &Ruleset, place: Place, name: &Name, rul
                 sets.entry(set.clone()).or_insert_with(|| spec.clone());
             }
         }
-        let (Target::Jump(to) | Target::Goto(to)) = &rule.target else {
-            continue;
-        };
-        let of = |ruleset: &Ruleset| -> Option<Chain> {
-            let tables = ruleset.tables.get(&family)?;
-            tables.get(&table)?.chains.get(to).cloned()
-        };
-        if let (None, Some(rules)) = (of(ruleset), of(old)) {
-            put_back(ruleset, old, place, to, &rules);
+        if let Target::Jump(name) | Target::Goto(name) = &rule.target {
+            let to = (at.0, at.1, name.clone());
+            if let (None, Some(rules)) = (chain(ruleset, &to), chain(old, &to)) {
+                put_back(ruleset, old, &to, rules);
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! One rule of the ruleset in the words of `iptables-restore`.
 
+use super::save::CHAIN_PREFIX;
 use crate::api::Family;
-use crate::compile::{End, KRule, Match, Target, short_hash};
+use crate::compile::{End, KNOWN, KRule, Match, Target, short_hash};
 
 /// Starts the comment of every rule of ours.
 pub const TAG: &str = "moat:";
@@ -29,12 +30,21 @@ pub struct Rendered {
     pub text: String,
 }
 
-/// Renders one rule.
+/// Renders a rule of a chain of ours.
 pub fn render(rule: &KRule, family: Family) -> Rendered {
-    let mut says = String::with_capacity(256);
-    for m in rule.matches.iter() {
-        says += &matching(m, family);
+    if rule.note.is_empty() {
+        let text = matches(rule, family) + &target(&rule.target);
+        if let Some(id) = bare_identity(&text) {
+            let id = Some(id);
+            return Rendered { id, text };
+        }
     }
+    render_hook(rule, family)
+}
+
+/// Renders a rule of ours in a chain of others: it always has a comment, by which it is known.
+pub fn render_hook(rule: &KRule, family: Family) -> Rendered {
+    let mut says = matches(rule, family);
     let matches = says.len();
     says += &target(&rule.target);
     says += &rule.note;
@@ -68,8 +78,61 @@ pub fn identity(line: &str) -> Option<RuleId> {
     RuleId::new(&rest[..end.unwrap_or(rest.len())])
 }
 
+/// The identity of a rule in a chain of ours. Where rules lead on, or let known flows pass, without a word of policy, they have
+/// no comment and are known by what they say: every comment costs every packet of the host as much as a comparison of ports.
+pub fn identity_inside(line: &str) -> Option<RuleId> {
+    identity(line).or_else(|| bare_identity(line))
+}
+
+/// The identity of a rule without comment, if it is simple enough that all versions of the tools print what was written.
+fn bare_identity(line: &str) -> Option<RuleId> {
+    let mut says = String::new();
+    let mut ours = false;
+    let mut words = line.split_ascii_whitespace();
+    while let Some(option) = words.next() {
+        let value = words.next()?;
+        let value = match (option, value) {
+            ("-j" | "-g", chain) if chain.starts_with(CHAIN_PREFIX) => {
+                ours = true;
+                chain
+            }
+            ("-j", "ACCEPT" | "RETURN") => value,
+            ("--ctstate", KNOWN) => {
+                ours = true;
+                value
+            }
+            ("-p", name) => number(name)?,
+            ("-m", "multiport" | "conntrack") | ("-i" | "-o" | "--dports", _) => value,
+            _ => return None,
+        };
+        says.extend([option, " ", value, " "]);
+    }
+    RuleId::new(&short_hash(&says, ID_LEN)).filter(|_| ours)
+}
+
+/// Protocols by number, as we write them, or by name, as the tools print them.
+fn number(protocol: &str) -> Option<&str> {
+    match protocol {
+        "icmp" => Some("1"),
+        "tcp" => Some("6"),
+        "udp" => Some("17"),
+        "ipv6-icmp" | "icmpv6" => Some("58"),
+        "sctp" => Some("132"),
+        "1" | "6" | "17" | "58" | "132" => Some(protocol),
+        _ => None,
+    }
+}
+
 fn not(negated: bool) -> &'static str {
     if negated { "! " } else { "" }
+}
+
+fn matches(rule: &KRule, family: Family) -> String {
+    let mut text = String::with_capacity(256);
+    for m in rule.matches.iter() {
+        text += &matching(m, family);
+    }
+    text
 }
 
 fn matching(m: &Match, family: Family) -> String {

@@ -8,7 +8,7 @@ use super::super::command::{CommandError, Tools};
 use super::detect::Backend;
 use super::diff::{FamilyEdit, TableEdit};
 use super::refused::Refusals;
-use super::render::identity;
+use super::render::identity_inside;
 use super::save::{CHAIN_PREFIX, Saved, hook_of};
 use crate::api::Family;
 use crate::compile::Table;
@@ -158,7 +158,7 @@ impl Probe<'_> {
             return Ok(false);
         };
         if rules.len() == 1 || self.left == 0 {
-            for id in rules.iter().filter_map(|rule| identity(rule)) {
+            for id in rules.iter().filter_map(|rule| identity_inside(rule)) {
                 let place = (self.family, self.table, id);
                 refusals.rules.insert(place, reason.clone());
             }

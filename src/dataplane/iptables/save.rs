@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::super::command::{CommandError, Tools};
 use super::detect::Backend;
-use super::render::{RuleId, identity};
+use super::render::{RuleId, identity, identity_inside};
 use crate::api::Family;
 use crate::compile::Table;
 
@@ -70,6 +70,31 @@ pub fn read(tools: &Tools, backend: Backend, family: Family) -> Result<Saved, Co
         }
     }
     Ok(all)
+}
+
+/// Reads several families side by side, while something else is done here.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_all<T>(
+    tools: &Tools,
+    backend: Backend,
+    families: &[Family],
+    meanwhile: impl FnOnce() -> T,
+) -> (Result<BTreeMap<Family, Saved>, CommandError>, T) {
+    std::thread::scope(|scope| {
+        let start = |family: &Family| {
+            let family = *family;
+            scope.spawn(move || Ok((family, read(tools, backend, family)?)))
+        };
+        let readers: Vec<_> = families.iter().map(start).collect();
+        let done = meanwhile();
+        let saved = readers.into_iter().map(|reader| match reader.join() {
+            Ok(saved) => saved,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        (saved.collect(), done)
+    })
 }
 
 fn read_tables(
@@ -179,7 +204,7 @@ impl Reader {
         } else if let Some(table) = self.saved.tables.get_mut(&table)
             && let Some(rules) = table.chains.get_mut(chain)
         {
-            rules.push(identity(text));
+            rules.push(identity_inside(text));
         }
     }
 }

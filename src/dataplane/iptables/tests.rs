@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::diff::{Before, FamilyEdit, Kept, edits};
-use super::render::{identity, render};
+use super::render::{identity, identity_inside, render, render_hook};
 use super::save::{Reader, Saved, hook_of};
 use crate::api::{Family, PortRange, Protocol};
-use crate::compile::{End, Hook, KRule, Match, Ruleset, Table, TableRules, Target};
+use crate::compile::{End, Hook, KNOWN, KRule, Match, Ruleset, Table, TableRules, Target};
 
 fn rule(port: u16) -> KRule {
     let matches = vec![
@@ -60,7 +60,7 @@ fn saved(ruleset: &Ruleset, foreign: &[&str]) -> Saved {
         }
         foreign.iter().for_each(|line| take((*line).to_owned()));
         for hook in &rules.hooks {
-            let text = render(&hook.rule, Family::V4).text;
+            let text = render_hook(&hook.rule, Family::V4).text;
             take(format!("-A {} {text}", hook.chain));
         }
         for (name, rules) in &rules.chains {
@@ -104,6 +104,46 @@ fn a_rendered_rule_is_known_again_by_its_comment() {
         assert_eq!(short(foreign), None, "{foreign}");
     }
     assert_eq!(identity("-j DROP"), None);
+}
+
+#[test]
+fn rules_that_only_lead_on_are_known_by_what_they_say() {
+    let rule = |matches: Vec<Match>, target| render(&KRule::new(matches, target, ""), Family::V4);
+    let udp = Match::Protocol(Protocol::UDP, false);
+    let range = crate::api::PortRange {
+        first: 0,
+        last: 4095,
+    };
+    let ports = Match::Ports(End::Dst, [range].into(), false);
+    let way = rule(vec![udp, ports], Target::Goto("moat-x".into()));
+    assert_eq!(way.text, "-p 17 -m multiport --dports 0:4095 -g moat-x");
+    let printed = "-p udp -m multiport --dports 0:4095 -g moat-x";
+    assert_eq!(identity_inside(printed), way.id);
+    // In chains of others our rules have a comment.
+    assert_eq!(identity(printed), None);
+    let known = vec![Match::InIface("eth0".into()), Match::State(KNOWN)];
+    let known = rule(known, Target::Accept);
+    let printed = "-i eth0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
+    assert_eq!(
+        (&*known.text, identity_inside(printed)),
+        (printed, known.id)
+    );
+    for foreign in [
+        "-j ACCEPT",
+        "-i eth0 -j ACCEPT",
+        "-g other",
+        "-s 10.0.0.0/8 -j moat-x",
+        "-p udp -j",
+        "! -i eth0 -j moat-x",
+    ] {
+        assert_eq!(identity_inside(foreign), None, "{foreign}");
+    }
+    let marks = vec![Match::Mark(1, 1, false)];
+    assert!(
+        rule(marks, Target::Goto("moat-x".into()))
+            .text
+            .contains("--comment")
+    );
 }
 
 #[test]

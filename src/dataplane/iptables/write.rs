@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::DataplaneError;
 use super::super::command::CommandError;
 use super::super::plan::{Applied, Changed};
+use super::super::{DataplaneError, existing};
 use super::Iptables;
 use super::diff::{self, Before, FamilyEdit};
 use super::refused::Possible;
+use super::restore::Writer;
 use super::save::{self, BUILT_IN, Saved, hook_of};
 use crate::api::Family;
 use crate::compile::Ruleset;
@@ -22,8 +23,24 @@ const CONTESTED: &str =
     "another program keeps putting its rules there: they are put back every ten seconds";
 
 impl Iptables {
-    /// Writes rules, and what can be written of them when some are refused.
+    /// Writes rules; the first ones of all make the kernel track connections.
     pub(super) fn write_rules(
+        &mut self,
+        wanted: &Arc<Ruleset>,
+        before: Before,
+        applied: &mut Applied,
+    ) -> Result<Possible, DataplaneError> {
+        if !is_untouched(&before) || wanted.tables.is_empty() {
+            return self.write_possible(wanted, before, applied);
+        }
+        existing::make_known();
+        let written = self.write_possible(wanted, before, applied)?;
+        existing::make_known();
+        Ok(written)
+    }
+
+    /// Writes rules, and what can be written of them when some are refused.
+    fn write_possible(
         &mut self,
         wanted: &Arc<Ruleset>,
         mut before: Before,
@@ -176,11 +193,8 @@ impl Iptables {
     }
 
     pub(super) fn read_rules(&self) -> Result<BTreeMap<Family, Saved>, CommandError> {
-        let read = |family: &Family| {
-            let saved = save::read(&self.writer.tools, self.writer.backend, *family)?;
-            Ok((*family, saved))
-        };
-        self.families.iter().map(read).collect()
+        let Writer { tools, backend } = &self.writer;
+        save::read_all(tools, *backend, &self.families, || ()).0
     }
 
     fn finish(&mut self, possible: &Possible, applied: &mut Applied) {
@@ -198,6 +212,16 @@ impl Iptables {
             let digests = found.iter().map(|(family, saved)| (*family, saved.digest));
             self.digests = digests.collect();
         }
+    }
+}
+
+/// Whether a kernel that was looked at has no chain of ours: nothing was enforced until now.
+fn is_untouched(before: &Before) -> bool {
+    match before {
+        Before::Known(ruleset) => ruleset.tables.is_empty(),
+        Before::Found(found) => found.values().all(|saved| {
+            saved.hidden.is_empty() && saved.tables.values().all(|t| t.chains.is_empty())
+        }),
     }
 }
 
