@@ -14,6 +14,7 @@
 //! | [`verdict`] | the reference meaning of a host policy |
 //! | [`compile`] | host policy to ruleset |
 //! | [`dataplane`] | ruleset to kernel, and the links of the host |
+//! | `publish` | what this host tells a datastore about itself |
 //! | [`daemon`] | moatd: the loop, readiness, reload, control socket |
 //! | [`ctl`] | moatctl: one file per command |
 
@@ -29,6 +30,8 @@ pub mod daemon;
 pub mod dataplane;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "etcd")]
+pub mod publish;
 pub mod selector;
 pub mod source;
 pub mod store;

@@ -1,11 +1,15 @@
 //! moatd with a real etcd, which holds resources as Calico's own programs write them. Each test has a network namespace of its
 //! own; root only.
 
+#[path = "etcd/cluster.rs"]
+mod cluster;
 #[path = "etcd/ctl.rs"]
 mod ctl;
 #[path = "kernel/host.rs"]
 #[allow(dead_code, reason = "shared with the tests of the kernel")]
 mod host;
+#[path = "etcd/secure.rs"]
+mod secure;
 #[path = "etcd/server.rs"]
 mod server;
 

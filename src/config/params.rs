@@ -118,6 +118,36 @@ pub const PARAMS: &[Param] = &[
         "File with the password of that user.",
     ),
     felix(
+        "reportingInterval",
+        Kind::Duration,
+        "\"30s\"",
+        "How often this host tells the datastore that it is alive; 0 means never.",
+    ),
+    felix(
+        "reportingTTL",
+        Kind::Duration,
+        "\"90s\"",
+        "How long a host that tells nothing any more counts as alive.",
+    ),
+    felix(
+        "endpointReportingEnabled",
+        Kind::Bool,
+        "false",
+        "Whether this host tells the datastore the state of its HostEndpoints.",
+    ),
+    host(
+        "registerHostEndpoint",
+        Kind::Bool,
+        "false",
+        "Whether this host writes a HostEndpoint of its own into the datastore, and keeps its addresses right.",
+    ),
+    host(
+        "hostEndpointLabels",
+        Kind::Labels,
+        "[]",
+        "Labels of that HostEndpoint.",
+    ),
+    felix(
         "iptablesBackend",
         Kind::Choice(&["auto", "nft", "legacy"]),
         "\"auto\"",

@@ -44,6 +44,21 @@ pub struct Settings {
     /// Where the user's password is.
     #[serde(default)]
     pub etcd_password_file: Option<PathBuf>,
+    /// Time between two reports that this host is alive; zero means none.
+    #[serde(default, with = "super::value::duration")]
+    pub reporting_interval: Duration,
+    /// Time for which a report counts.
+    #[serde(default, rename = "reportingTTL", with = "super::value::duration")]
+    pub reporting_ttl: Duration,
+    /// Whether the state of endpoints is reported.
+    #[serde(default)]
+    pub endpoint_reporting_enabled: bool,
+    /// Whether this host writes its own HostEndpoint.
+    #[serde(default)]
+    pub register_host_endpoint: bool,
+    /// Its labels, `KEY=VALUE`.
+    #[serde(default)]
+    pub host_endpoint_labels: Vec<String>,
     /// Which iptables programs to use.
     pub iptables_backend: IptablesBackend,
     /// Interfaces whose name starts with one of these belong to local workloads.

@@ -42,6 +42,8 @@ pub enum Kind {
     Urls,
     /// Text in one line.
     Text,
+    /// A list of labels, `KEY=VALUE`.
+    Labels,
 }
 
 /// The kernel cuts log prefixes off after 29 characters; two are ours (`: `).
@@ -77,6 +79,7 @@ impl Kind {
             Kind::Port => "number from 1 to 65535".into(),
             Kind::Urls => "list of URLs such as \"https://etcd1:2379\"".into(),
             Kind::Text => "text".into(),
+            Kind::Labels => "list of labels such as \"role=web\"".into(),
         }
     }
 
@@ -102,6 +105,7 @@ impl Kind {
             Kind::Port => port(value),
             Kind::Urls => list(value, url).map(Value::from),
             Kind::Text => text(value, "a text").and_then(line),
+            Kind::Labels => list(value, label).map(Value::from),
         }
     }
 }
@@ -260,6 +264,19 @@ fn count(value: &Value) -> Result<Value, Bad> {
         .filter(|n| *n > 0)
         .map(Value::from)
         .ok_or_else(|| Bad::new(format!("`{value}` is not a number from 1 to {}", u32::MAX)))
+}
+
+fn label(text: &str) -> Result<Value, Bad> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Bad::new(format!("`{text}` is not a label such as `role=web`")))?;
+    let is_good = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && c != '=');
+    match !key.is_empty() && is_good(key) && is_good(value) {
+        true => Ok(text.into()),
+        false => Err(Bad::new(format!(
+            "`{text}` has characters that no label has"
+        ))),
+    }
 }
 
 fn address(text: &str) -> Result<Value, Bad> {

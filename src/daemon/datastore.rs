@@ -1,11 +1,15 @@
 //! The datastore beside the policy directories: local files win over it, and what it last said stays in force while it is away.
 
+use std::collections::BTreeMap;
+
 use super::engine::Touched;
 use super::report::{Degraded, Override, SourceReport};
 use super::run::Daemon;
 use super::start::Parts;
+use crate::calc::HostEp;
 use crate::config::{DatastoreType, Settings};
 use crate::etcd::{Access, Material};
+use crate::publish::{Alive, EndpointState, Publisher, Registration, Wish};
 use crate::source::etcd::{ETCD, EtcdSource, News};
 use crate::store::Store;
 
@@ -18,6 +22,7 @@ const PASSWORD_ENV: [&str; 2] = ["CALICO_ETCD_PASSWORD", "ETCD_PASSWORD"];
 #[derive(Debug, Default)]
 pub struct Datastore {
     source: Option<EtcdSource>,
+    publisher: Option<Publisher>,
 }
 
 /// How etcd is reached according to the settings.
@@ -47,6 +52,7 @@ impl Datastore {
             DatastoreType::EtcdV3 => Some(access(settings)),
         };
         if self.source.as_ref().map(EtcdSource::access) != wanted.as_ref() {
+            self.publisher = wanted.clone().map(Publisher::start);
             self.source = wanted.map(EtcdSource::start);
         }
         self.source.is_some()
@@ -90,7 +96,8 @@ impl Datastore {
     /// What is or will soon be wrong, and what is not used.
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.source.iter().flat_map(EtcdSource::warnings);
-        warnings.cloned().collect()
+        let problems = self.publisher.iter().flat_map(Publisher::problems);
+        warnings.cloned().chain(problems).collect()
     }
 
     /// As a source of resources.
@@ -152,6 +159,51 @@ impl Parts {
 }
 
 impl Daemon<'_> {
+    /// Tells the datastore about this host what it shall know.
+    pub(super) fn publish(&self) {
+        let datastore = &self.parts.datastore;
+        let Some((publisher, source)) = datastore.publisher.as_ref().zip(datastore.source.as_ref())
+        else {
+            return;
+        };
+        let settings = &self.parts.loaded.settings;
+        let alive = Alive {
+            interval: settings.reporting_interval,
+            ttl: settings.reporting_ttl,
+        };
+        // A datastore that is locked is being moved: what is written then would be lost.
+        let registers = settings.register_host_endpoint && source.problem().is_none();
+        let registration = || {
+            let labels = &settings.host_endpoint_labels;
+            Registration::new(
+                labels,
+                self.parts.engine.links(),
+                &settings.interface_prefix,
+            )
+        };
+        publisher.tell(Wish {
+            host: settings.felix_hostname.clone(),
+            alive: (self.ready && !alive.interval.is_zero()).then_some(alive),
+            endpoints: (self.ready && settings.endpoint_reporting_enabled)
+                .then(|| self.endpoint_states()),
+            registration: registers.then(registration),
+        });
+    }
+
+    fn endpoint_states(&self) -> BTreeMap<String, EndpointState> {
+        let links = self.parts.engine.links();
+        let is_up = |name: &String| links.get(name).is_some_and(|link| link.up);
+        let state = |endpoint: &HostEp| match &endpoint.attach {
+            _ if self.kernel.apply_error.is_some() => EndpointState::Error,
+            attach if attach.others || attach.interfaces.iter().any(is_up) => EndpointState::Up,
+            _ => EndpointState::Down,
+        };
+        let endpoints = self.parts.engine.policy().endpoints.values();
+        endpoints
+            .map(|endpoint| (endpoint.name.clone(), state(endpoint)))
+            .collect()
+    }
+
     /// Takes in news, and those that are there already.
     pub(super) fn datastore_news(&mut self, news: News) {
         let mut touched = Touched::default();

@@ -173,6 +173,7 @@ impl<'a> Daemon<'a> {
                 .configure(&self.parts.loaded.settings, &served.sender)
                 .await;
             self.work();
+            self.publish();
             if !self.parts.is_complete && !self.kernel.is_applying() {
                 self.complete();
             }

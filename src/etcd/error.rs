@@ -42,10 +42,9 @@ pub enum EtcdError {
 }
 
 impl EtcdError {
-    /// The identity may not do this.
+    /// The role of this identity does not allow this one thing; another one may be allowed.
     pub fn is_denied(&self) -> bool {
-        let denied = [Code::PermissionDenied, Code::Unauthenticated];
-        matches!(self, EtcdError::Refused { code, .. } if denied.contains(code))
+        matches!(self, EtcdError::Refused { code, .. } if *code == Code::PermissionDenied)
     }
 
     pub(super) fn away(endpoint: &str, error: &(dyn Error + 'static)) -> EtcdError {

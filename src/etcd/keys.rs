@@ -119,6 +119,11 @@ pub mod status {
     fn escape(segment: &str) -> String {
         segment.replace('%', "%25").replace('/', "%2f")
     }
+
+    /// A segment of a key as it was before it was escaped.
+    pub fn unescape(segment: &str) -> String {
+        segment.replace("%2f", "/").replace("%25", "%")
+    }
 }
 
 #[cfg(test)]
@@ -253,5 +258,10 @@ mod tests {
             "/calico/felix/v1/host/h/endpoint/eth0"
         );
         assert!(status::last("h").ends_with("/h/last_reported_status"));
+        let key = status::endpoint("h", "a/%2f");
+        let name = key
+            .strip_prefix(&status::endpoints("h"))
+            .map(status::unescape);
+        assert_eq!(name.as_deref(), Some("a/%2f"));
     }
 }

@@ -6,6 +6,7 @@
 mod access;
 mod certificate;
 mod client;
+pub mod document;
 mod error;
 mod files;
 pub mod keys;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::Inputs;
 use super::db::{Db, Stored};
-use super::{Inputs, document};
 use crate::api::{Kind, Resource, ResourceId, Spec};
 use crate::ctl::{EX_NO, EX_OK, EX_USAGE, Failure, Global, Outcome, output};
-use crate::etcd::keys;
 use crate::etcd::{Condition, Write};
+use crate::etcd::{document, keys};
 
 /// How often a write is tried that others come before.
 const TRIES: u32 = 5;

@@ -4,11 +4,11 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::access;
-use super::document;
+
 use crate::api::{Kind, ResourceId};
 use crate::ctl::{EX_NO, EX_UNAVAILABLE, Failure, Global};
-use crate::etcd::keys;
 use crate::etcd::{Access, Client, Condition, EtcdError, KeyValue, Write, prefix_end};
+use crate::etcd::{document, keys};
 
 /// Keys of one page of a list.
 const PAGE: i64 = 500;

@@ -3,10 +3,11 @@
 use clap::Args;
 use serde_json::Value;
 
+use super::Inputs;
 use super::db::Db;
-use super::{Inputs, document};
 use crate::api::to_yaml;
 use crate::ctl::{EX_CHANGES, EX_OK, Global, Outcome, output};
+use crate::etcd::document;
 
 /// More lines than this are not compared one by one.
 const MAX_LINES: usize = 2000;

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 
 use super::change::{named, refusal, writable};
 use super::db::{Db, Stored};
-use super::document;
+
 use crate::api::{self, ResourceId};
 use crate::ctl::{EX_NO, EX_OK, EX_USAGE, Failure, Global, Outcome, files, output};
-use crate::etcd::{Condition, keys};
+use crate::etcd::{Condition, document, keys};
 
 /// Others may come before so often.
 const TRIES: u32 = 5;

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::change::initialize;
 use super::db::Db;
-use super::document;
+
 use crate::api::{self, Kind, ResourceId};
 use crate::config::Param;
 use crate::ctl::{EX_NO, EX_NOINPUT, EX_OK, Failure, Global, Outcome, output};
-use crate::etcd::keys;
 use crate::etcd::{Condition, Write};
+use crate::etcd::{document, keys};
 
 /// Between the resources and the addresses of an export.
 const SEPARATOR: &str = "\n---- IPAM\n";

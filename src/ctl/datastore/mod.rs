@@ -4,7 +4,6 @@ mod access;
 mod change;
 mod db;
 mod diff;
-mod document;
 mod edit;
 mod migrate;
 mod read;

@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use super::change::{named, refusal};
 use super::db::Db;
-use super::{Inputs, access, document, render};
+use super::{Inputs, access, render};
 use crate::api::Kind;
 use crate::ctl::output::Output;
 use crate::ctl::{EX_NO, EX_OK, EX_USAGE, Failure, Global, Outcome, output};
+use crate::etcd::document;
 
 /// What is to be shown.
 #[derive(Debug)]

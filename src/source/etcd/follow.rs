@@ -96,6 +96,7 @@ impl Follower {
             failures: Vec::new(),
             pause: PAUSE,
             files: Vec::new(),
+            unusable: None,
             warned: Vec::new(),
         };
         Follower {
@@ -160,6 +161,8 @@ struct Follow {
     failures: Vec<String>,
     pause: Duration,
     files: Vec<Version>,
+    /// Why changed files cannot be used, while a connection made with the old ones serves.
+    unusable: Option<String>,
     warned: Vec<String>,
 }
 
@@ -205,6 +208,7 @@ impl Follow {
 
     async fn resolve_and_follow(&mut self) -> Result<std::convert::Infallible, End> {
         self.files = self.access.versions();
+        self.unusable = None;
         self.warn().await?;
         let endpoints = self.access.resolve().await?;
         self.count = endpoints.len();
@@ -222,7 +226,8 @@ impl Follow {
     }
 
     async fn warn(&mut self) -> Result<(), End> {
-        let warnings = self.access.warnings(SystemTime::now());
+        let mut warnings = self.access.warnings(SystemTime::now());
+        warnings.extend(self.unusable.clone());
         if warnings != self.warned {
             self.warned.clone_from(&warnings);
             self.tell(News::Warnings(warnings)).await?;
@@ -328,11 +333,10 @@ impl Follow {
             Ok(_) => Err(End::Again),
             Err(error) => {
                 self.files = versions;
-                let text = format!(
+                self.unusable = Some(format!(
                     "etcd: files with certificates or secrets changed, but cannot be used ({error}): the connection made with the old ones goes on"
-                );
-                self.tell(News::Warnings([self.warned.clone(), vec![text]].concat()))
-                    .await
+                ));
+                self.warn().await
             }
         }
     }
