@@ -5,9 +5,13 @@
 mod cluster;
 #[path = "etcd/ctl.rs"]
 mod ctl;
+#[path = "etcd/faults.rs"]
+mod faults;
 #[path = "kernel/host.rs"]
 #[allow(dead_code, reason = "shared with the tests of the kernel")]
 mod host;
+#[path = "etcd/prober.rs"]
+mod prober;
 #[path = "etcd/secure.rs"]
 mod secure;
 #[path = "etcd/server.rs"]
