@@ -45,7 +45,7 @@ struct Site {
 impl Site {
     fn new() -> Site {
         let host = Host::new("nft");
-        host.settings("datastoreType = \"etcdv3\"\netcdEndpoints = [\"http://127.0.0.1:2379\"]");
+        host.settings("datastoreType = \"etcdv3\"\netcdEndpoints = [\"http://127.0.0.1:2379\"]\nreportingInterval = 0");
         let etcd = Etcd::start(&host.path("etcd"));
         Site { etcd, host }
     }

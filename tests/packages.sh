@@ -1,7 +1,7 @@
 # Sourced by tests/demo and tests/run.
 
-# What cargo needs to build, for `need`.
-BUILD=(cc:gcc /usr/include/stdlib.h:libc6-dev)
+# What cargo needs to build, for `need`; C++ is libFuzzer's.
+BUILD=(cc:gcc c++:g++ /usr/include/stdlib.h:libc6-dev)
 
 # need COMMAND:PACKAGE...: installs the Debian packages of commands, or of files with a full path, that are missing.
 need() {

@@ -34,7 +34,7 @@ pub struct Input<'a> {
 }
 
 /// The settings in force, and where each came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
@@ -102,6 +102,43 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Vec<ConfigError>> {
         );
     }
     gathered.finish()
+}
+
+/// The settings that a run of this or another version of moat has saved as JSON of [`Loaded`]. What that version did not know
+/// has its default; what this one does not know is left out, and a note says so.
+///
+/// # Errors
+/// The text is not what moat saves, or a value means nothing to this version.
+pub fn load_saved(text: &str, hostname: &str) -> Result<Loaded, Vec<ConfigError>> {
+    let saved: Saved = serde_json::from_str(text)
+        .map_err(|e| vec![ConfigError::at("saved settings", e.to_string())])?;
+    let mut gathered = Gathered::default();
+    gathered.defaults(hostname);
+    gathered.notes = saved.notes;
+    let mut layer = Layer::default();
+    for (name, value) in &saved.settings {
+        let Some(param) = Param::find(name) else {
+            gathered.notes.push(format!(
+                "{name} of the saved settings has no effect: this version does not know it"
+            ));
+            continue;
+        };
+        let origin = saved.origins.get(name).cloned();
+        let origin = origin.and_then(|origin| serde_json::from_value(origin).ok());
+        let set = layer.set_at(param, value, origin.unwrap_or(Origin::Default));
+        gathered.errors.extend(set.err());
+    }
+    gathered.layers.push(layer);
+    gathered.finish()
+}
+
+/// [`Loaded`] of any version.
+#[derive(Deserialize)]
+struct Saved {
+    settings: BTreeMap<String, Value>,
+    /// Of kinds that this version may not know.
+    origins: BTreeMap<String, Value>,
+    notes: Vec<String>,
 }
 
 /// What has been read so far.

@@ -18,7 +18,7 @@ mod value;
 pub use error::ConfigError;
 pub use failsafe::Failsafe;
 pub use layer::Origin;
-pub use load::{Input, Loaded, RESERVED_ENV, Row, load};
+pub use load::{Input, Loaded, RESERVED_ENV, Row, load, load_saved};
 pub use params::{PARAMS, Param, example_file, reference_markdown};
 pub use settings::{
     AllowAction, ChainInsertMode, DatastoreType, DenyAction, ExistingConnections, HostAction,

@@ -221,7 +221,7 @@ impl Daemon<'_> {
             touched.resources |= now.resources;
             touched.felix |= now.felix;
         }
-        if touched.felix && !self.is_unsettled() && self.parts.reload_settings(self.args) {
+        if touched.felix && self.reload_settings() == Some(true) {
             touched.resources |= self.scan(&crate::source::News::Anywhere);
         }
         self.recalculate(touched.resources);

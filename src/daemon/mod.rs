@@ -17,6 +17,7 @@ mod lock;
 mod logging;
 mod metrics;
 mod notify;
+mod reading;
 mod report;
 mod run;
 mod saving;

@@ -1,7 +1,7 @@
 //! The loop: events, calculate, plan, apply, report.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::connections::{Cut, Cutter};
 use super::control::{self, Served};
 use super::http::Servers;
 use super::metrics::Metrics;
-use super::report::{Degraded, Event, Happening, now};
+use super::report::{Degraded, Event, Happening};
 use super::saving::Saver;
 use super::start::{Parts, start};
 use super::{EX_CANTCREAT, EX_OSERR, Failure, notify, settings};
@@ -28,7 +28,7 @@ use crate::source::News;
 /// What a long first apply may take beyond the unit's start limit, granted anew for every try.
 pub(super) const START_EXTENSION: Duration = Duration::from_secs(120);
 /// A directory that was being written to is looked at again after this.
-const UNSETTLED: Duration = Duration::from_secs(1);
+pub(super) const UNSETTLED: Duration = Duration::from_secs(1);
 /// Pause before interfaces are followed anew.
 const RELINK: Duration = Duration::from_secs(2);
 /// How often the kernel is looked at where it tells of no changes, unless the watchdog wakes the loop up more often.
@@ -86,9 +86,9 @@ pub(super) struct Daemon<'a> {
     pub(super) saver: Saver,
     /// When each policy directory was last listed.
     pub(super) contacts: BTreeMap<PathBuf, String>,
-    rescan_at: Option<Instant>,
+    pub(super) rescan_at: Option<Instant>,
     /// When settings that were being written are read.
-    reload_at: Option<Instant>,
+    pub(super) reload_at: Option<Instant>,
     /// When the loop is to wake up next to tell the watchdog and to look at the kernel.
     tick_at: Instant,
     /// What systemd was told last.
@@ -150,6 +150,9 @@ impl<'a> Daemon<'a> {
             .source
             .unsettled()
             .then(|| Instant::now() + UNSETTLED);
+        // A start does not wait for ever for settings that are being written.
+        let wait = settings::Versions::now(self.args).unsettled();
+        self.reload_at = wait.map(|wait| Instant::now() + wait);
         self.log_problems();
         if self.is_waiting() {
             // The network may wait for this service, and the datastore is behind the network.
@@ -329,79 +332,6 @@ impl<'a> Daemon<'a> {
             tracing::warn!("{text}");
             self.missing.push(text);
         }
-    }
-
-    /// After a quick start: reads all the rest. Only what differs from what is in force changes the kernel.
-    fn complete(&mut self) {
-        tokio::task::block_in_place(|| self.parts.complete());
-        self.note_contacts();
-        self.recalculate(false);
-    }
-
-    fn reload(&mut self) {
-        if self.is_unsettled() {
-            return;
-        }
-        notify::reloading();
-        self.parts.reload_settings(self.args);
-        self.scan(&News::Anywhere);
-        self.recalculate(true);
-        // Readiness is told once something is in force, not by a reload before that.
-        if self.ready {
-            notify::ready();
-        }
-    }
-
-    /// Whether settings are still being written; then they are read as soon as they are not.
-    pub(super) fn is_unsettled(&mut self) -> bool {
-        let wait = settings::unsettled(self.args);
-        self.reload_at = wait.map(|wait| Instant::now() + wait);
-        wait.is_some()
-    }
-
-    fn files_changed(&mut self, news: &News) {
-        let changed = self.scan(news);
-        self.recalculate(changed);
-    }
-
-    /// Reads the directories; says whether a resource changed.
-    pub(super) fn scan(&mut self, news: &News) -> bool {
-        let mut changed = false;
-        let mut news = news;
-        loop {
-            let parts = &mut self.parts;
-            let touched = parts.engine.read(&mut parts.source, news);
-            news = &News::Anywhere;
-            self.note_contacts();
-            changed |= touched.resources;
-            if !touched.felix || self.is_unsettled() {
-                break;
-            }
-            if !self.parts.reload_settings(self.args) {
-                break;
-            }
-        }
-        self.rescan_at = self
-            .parts
-            .source
-            .unsettled()
-            .then(|| Instant::now() + UNSETTLED);
-        changed
-    }
-
-    fn note_contacts(&mut self) {
-        let away: Vec<&Path> = self.parts.source.away().collect();
-        for dir in &self.parts.loaded.settings.policy_dirs {
-            if !away.contains(&dir.as_path()) {
-                self.contacts.insert(dir.clone(), now());
-            }
-        }
-    }
-
-    fn links_changed(&mut self) {
-        let links = self.parts.monitor.links().clone();
-        self.parts.engine.set_links(links);
-        self.recalculate(false);
     }
 
     pub(super) fn recalculate(&mut self, resources_changed: bool) {

@@ -12,7 +12,7 @@ use super::report::Degraded;
 use super::run::START_EXTENSION;
 use super::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE, Failure, chain, notify, settings};
 use crate::api::Spec;
-use crate::config::{ConfigError, Loaded};
+use crate::config::{ConfigError, Loaded, load_saved};
 use crate::dataplane::iptables::{self, Choice, Iptables};
 use crate::dataplane::links::LinkMonitor;
 use crate::dataplane::{Applier, Dataplane};
@@ -59,7 +59,7 @@ pub struct Parts {
 /// # Errors
 /// What the operator must mend first.
 pub async fn start(args: &Args) -> Result<Parts, Failure> {
-    let fresh = settings::load_all(args, Vec::new());
+    let fresh = settings::read_for_start(args).await;
     let (state_dir, lock) = claim_state_dir(args, &fresh)?;
     let quick = fresh
         .is_ok()
@@ -163,7 +163,9 @@ fn quick_start(args: &Args, state_dir: &Path) -> Option<Quick> {
         Spec::FelixConfiguration(felix) => Some((r.id.name.clone(), felix.clone())),
         _ => None,
     });
-    let loaded = settings::load_all(args, felix.collect()).ok()?;
+    let Ok(Ok(loaded)) = settings::read_settled(args, felix.collect()) else {
+        return None;
+    };
     if loaded.settings.felix_hostname != quick.meta.node {
         return None;
     }
@@ -219,7 +221,7 @@ impl Parts {
         }
         self.engine.read(&mut self.source, &News::Anywhere);
         if self.settings_problem.is_none()
-            && let Some(loaded) = self.fresh_settings(args)
+            && let Ok(Some(loaded)) = self.fresh_settings(args)
         {
             self.use_settings(loaded);
         }
@@ -234,9 +236,12 @@ impl Parts {
 
     /// Loads the settings again, now with the FelixConfigurations in force; keeps the last good ones when that fails.
     /// Says whether other directories are to be scanned now.
-    pub fn reload_settings(&mut self, args: &Args) -> bool {
-        let Some(loaded) = self.fresh_settings(args) else {
-            return false;
+    ///
+    /// # Errors
+    /// After how long to try again, because a file is being written.
+    pub fn reload_settings(&mut self, args: &Args) -> Result<bool, Duration> {
+        let Some(loaded) = self.fresh_settings(args)? else {
+            return Ok(false);
         };
         let (old, new) = (&self.loaded.settings, &loaded.settings);
         if old.state_dir != new.state_dir
@@ -249,12 +254,12 @@ impl Parts {
         }
         let moved = old.policy_dirs != new.policy_dirs;
         self.use_settings(loaded);
-        moved
+        Ok(moved)
     }
 
     /// The settings as they are written now, or none if they are wrong, which is noted.
-    fn fresh_settings(&mut self, args: &Args) -> Option<Loaded> {
-        let loaded = settings::load_all(args, self.engine.felix());
+    fn fresh_settings(&mut self, args: &Args) -> Result<Option<Loaded>, Duration> {
+        let loaded = settings::read_settled(args, self.engine.felix())?;
         self.settings_problem = loaded.as_ref().err().map(|errors| Degraded {
             reason: format!(
                 "{}: the last good settings stay in force",
@@ -263,7 +268,7 @@ impl Parts {
             object: "settings".to_owned(),
             place: settings::errors_place(errors),
         });
-        loaded.ok()
+        Ok(loaded.ok())
     }
 
     fn use_settings(&mut self, loaded: Loaded) {
@@ -371,8 +376,8 @@ fn settings_or_last_good(
             settings::errors_place(&errors),
         ),
     };
-    let saved = snapshot.and_then(|s| serde_json::from_str::<Loaded>(&s.meta.settings).ok());
-    let Some(loaded) = saved else {
+    let saved = snapshot.map(|s| load_saved(&s.meta.settings, &s.meta.node));
+    let Some(Ok(loaded)) = saved else {
         return Err(Failure::new(EX_CONFIG, format!("{errors}; {NO_LAST_GOOD}")));
     };
     tracing::error!("{errors}; starting with the last good settings of the snapshot");

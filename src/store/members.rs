@@ -256,7 +256,8 @@ pub fn read(dir: &Path) -> Option<Quick> {
 
 fn decode(bytes: &[u8]) -> Option<Members> {
     let (content, check) = bytes.split_last_chunk()?;
-    if crc32fast::hash(content) != u32::from_le_bytes(*check) {
+    // A fuzzer cannot make checksums, and what is behind them must bear everything.
+    if !cfg!(fuzzing) && crc32fast::hash(content) != u32::from_le_bytes(*check) {
         return None;
     }
     let mut take = Take(content.strip_prefix(MAGIC)?);

@@ -13,7 +13,10 @@ mod features;
 mod refused;
 mod render;
 mod restore;
+#[cfg(not(fuzzing))]
 mod save;
+#[cfg(fuzzing)]
+pub mod save;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -66,7 +66,8 @@ pub fn head(bytes: [u8; HEAD]) -> Option<(usize, u32)> {
 pub fn open(identity: u64, record: &[u8], check: u32) -> Option<(Kind, &[u8])> {
     let (kind, body) = record.split_first()?;
     let length = u32::try_from(record.len()).ok()?;
-    if checksum(identity, length, *kind, body) != check {
+    // A fuzzer cannot make checksums, and what is behind them must bear everything.
+    if !cfg!(fuzzing) && checksum(identity, length, *kind, body) != check {
         return None;
     }
     Some((Kind::of(*kind)?, body))
