@@ -7,9 +7,10 @@ mod site;
 use std::time::{Duration, Instant};
 
 use moat::api::ResourceId;
+use moat::calc::{Calculator, Host};
 use moat::etcd::{Access, Client, Condition, Write, keys};
 use moat::source::etcd::{ETCD, EtcdSource};
-use moat::store::Store;
+use moat::store::{Change, Store};
 use site::{Daemon, Site};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -43,8 +44,12 @@ fn main() {
 }
 
 fn access() -> Access {
+    access_by(site::URL)
+}
+
+fn access_by(url: &str) -> Access {
     Access {
-        endpoints: vec![site::URL.to_owned()],
+        endpoints: vec![url.to_owned()],
         ..Access::default()
     }
 }
@@ -203,53 +208,104 @@ fn churn(runtime: &Runtime) {
     }
 }
 
-/// Many sources and stores in this process against one etcd; no kernel.
+/// Many sources, stores and calculators in this process against one etcd, directly and through its proxy; no kernel.
 fn fleet(runtime: &Runtime) {
-    const HOSTS: usize = 200;
     const ENDPOINTS: usize = 1000;
-    let _site = Site::new();
-    runtime.block_on(fill(ENDPOINTS));
-    let etcd = || site::process_cpu(_site.etcd_pid());
-    let (began, cpu) = (Instant::now(), etcd());
-    let (key, value) = workload(0, 77, "mine");
-    let (synced, converged) = runtime.block_on(async {
-        let (tell, mut told) = tokio::sync::mpsc::channel(2 * HOSTS);
-        for _ in 0..HOSTS {
-            tokio::spawn(host(tell.clone()));
-        }
-        for _ in 0..HOSTS {
+    for hosts in [50, 200] {
+        let site = Site::new();
+        runtime.block_on(fill(ENDPOINTS));
+        one_fleet(runtime, hosts, ENDPOINTS, site::URL, &[site.etcd_pid()]);
+        let proxy = site::Proxy::start();
+        let pids = [site.etcd_pid(), proxy.pid()];
+        one_fleet(runtime, hosts, ENDPOINTS, site::PROXY_URL, &pids);
+    }
+}
+
+fn one_fleet(
+    runtime: &Runtime,
+    hosts: usize,
+    endpoints: usize,
+    url: &'static str,
+    servers: &[u32],
+) {
+    const CHANGES: usize = 100;
+    let spent = || -> Vec<Duration> { servers.iter().map(|pid| site::process_cpu(*pid)).collect() };
+    let own = || site::process_cpu(std::process::id());
+    let (began, served, calculated) = (Instant::now(), spent(), own());
+    let memory = site::process_memory();
+    let (tell, mut told) = tokio::sync::mpsc::channel(2 * hosts);
+    let mut fleet = JoinSet::new();
+    let handle = runtime.handle();
+    (0..hosts).for_each(|n| drop(fleet.spawn_on(host(n, url, tell.clone()), handle)));
+    let (synced, mut times) = runtime.block_on(async {
+        for _ in 0..hosts {
             told.recv().await;
         }
         let synced = began.elapsed();
         let mut client = Client::connect_any(&access()).await.expect("etcd");
-        let changed = Instant::now();
-        put(&mut client, &key, &value).await;
-        for _ in 0..HOSTS {
-            told.recv().await;
+        let mut times = Vec::new();
+        for n in 0..CHANGES {
+            let (key, value) = workload(0, n + 1, "mine");
+            let changed = Instant::now();
+            put(&mut client, &key, &value).await;
+            for _ in 0..hosts {
+                told.recv().await;
+            }
+            times.push(changed.elapsed());
         }
-        (synced, changed.elapsed())
+        (synced, times)
     });
-    let cost = etcd() - cpu;
+    times.sort();
+    let cost: Vec<Duration> = spent()
+        .iter()
+        .zip(served)
+        .map(|(after, before)| *after - before)
+        .collect();
     println!(
-        "| {HOSTS} hosts, {ENDPOINTS} endpoints | all in sync after {synced:?} | one change on all after {converged:?} | CPU of etcd {cost:?} |"
+        "| {hosts} hosts by {url}, {endpoints} endpoints | all in sync after {synced:?} | a change is everywhere after {:?}, longest {:?} | CPU of the servers {cost:?} | of a host {:?} | memory of a host {} kB |",
+        times[CHANGES / 2],
+        times[CHANGES - 1],
+        (own() - calculated) / u32::try_from(hosts).expect("few hosts"),
+        site::process_memory().saturating_sub(memory) / hosts as u64,
     );
+    runtime.block_on(fleet.shutdown());
 }
 
-/// Tells when it is in sync, and when the first change after that has arrived.
-async fn host(tell: tokio::sync::mpsc::Sender<()>) {
-    let mut source = EtcdSource::start(access());
+/// Tells when it is in sync, and of each change after that.
+async fn host(number: usize, url: &str, tell: tokio::sync::mpsc::Sender<()>) {
+    let mut source = EtcdSource::start(access_by(url));
     let mut store = Store::new();
-    let mut told = 0;
-    while told < 2 {
+    // The first one is the host that the endpoint is of.
+    let node = if number == 0 {
+        "h".to_owned()
+    } else {
+        format!("h{number}")
+    };
+    let settings = site::settings();
+    let mut calculator = Calculator::new(
+        Host {
+            node,
+            ..Host::default()
+        },
+        &settings,
+    );
+    let mut is_synced = false;
+    loop {
         let news = source.next().await;
         let updates = source.take(news, &store);
-        let changed = !updates.is_empty() && told == 1;
-        store.apply(ETCD, updates, &mut |_| {});
-        if changed || (told == 0 && source.is_synced()) {
-            told += 1;
-            // The other side counts.
+        let has_changed = !updates.is_empty() && is_synced;
+        store.apply(ETCD, updates, &mut |change| match change {
+            Change::Upserted(resource) => calculator.upsert(resource),
+            Change::Deleted(id) => calculator.delete(id),
+            Change::Moved(_) => {}
+        });
+        if !source.is_listing() {
+            calculator.flush();
+        }
+        if has_changed || (!is_synced && source.is_synced()) {
+            is_synced = true;
+            // The other side may count no more.
             let _ = tell.send(()).await;
         }
     }
-    std::future::pending::<()>().await;
 }

@@ -7,11 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use moat::config::{Input, Settings};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
 /// Where etcd listens.
 pub const URL: &str = "http://127.0.0.1:2379";
+/// Where its proxy listens.
+pub const PROXY_URL: &str = "http://127.0.0.1:23790";
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Before any other thread is started.
@@ -71,14 +74,7 @@ impl Site {
             etcd: etcd.expect("etcd is installed"),
             dir,
         };
-        let health = || {
-            let done = Command::new("etcdctl")
-                .args(["endpoint", "health"])
-                .env("ETCDCTL_API", "3")
-                .output();
-            done.expect("etcdctl is installed").status.success()
-        };
-        wait(health);
+        wait_healthy(URL);
         site
     }
 
@@ -98,6 +94,86 @@ impl Drop for Site {
         let _ = self.etcd.kill();
         let _ = self.etcd.wait();
     }
+}
+
+fn wait_healthy(url: &str) {
+    let health = || {
+        let done = Command::new("etcdctl")
+            .args(["--endpoints", url, "get", "x"])
+            .env("ETCDCTL_API", "3")
+            .output();
+        done.expect("etcdctl is installed").status.success()
+    };
+    wait(health);
+}
+
+/// etcd's own proxy, which makes one watch of many.
+pub struct Proxy {
+    child: Child,
+}
+
+impl Proxy {
+    /// Starts it.
+    pub fn start() -> Proxy {
+        let child = Command::new("etcd")
+            .args([
+                "grpc-proxy",
+                "start",
+                "--endpoints",
+                URL,
+                "--listen-addr",
+                "127.0.0.1:23790",
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let proxy = Proxy {
+            child: child.expect("etcd is installed"),
+        };
+        wait_healthy(PROXY_URL);
+        proxy
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The default settings.
+pub fn settings() -> Settings {
+    let nowhere = Path::new("/nonexistent/moat.toml");
+    let input = Input {
+        config_file: nowhere,
+        explicit: false,
+        vendor_dir: nowhere,
+        env: Vec::new(),
+        node: None,
+        felix: Vec::new(),
+        hostname: "h".to_owned(),
+    };
+    moat::config::load(&input).expect("defaults").settings
+}
+
+/// Present memory of this process, in kB.
+pub fn process_memory() -> u64 {
+    let text = fs::read_to_string("/proc/self/status").expect("a process");
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .expect("the field");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
 }
 
 fn wait(mut holds: impl FnMut() -> bool) -> Duration {

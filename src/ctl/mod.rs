@@ -107,6 +107,14 @@ enum Command {
     #[cfg(feature = "etcd")]
     #[command(subcommand)]
     Datastore(datastore::Datastore),
+    /// Show the addresses that Calico's address management assigned
+    #[cfg(feature = "etcd")]
+    #[command(subcommand)]
+    Ipam(datastore::Ipam),
+    /// Show which hosts are alive
+    #[cfg(feature = "etcd")]
+    #[command(subcommand)]
+    Node(datastore::Node),
     /// Print Felix's settings in the form of moat.toml
     #[cfg(feature = "etcd")]
     Import(datastore::Import),
@@ -185,6 +193,10 @@ fn run(cli: Cli) -> Outcome {
         Command::Diff(args) => args.run(global),
         #[cfg(feature = "etcd")]
         Command::Datastore(args) => args.run(global),
+        #[cfg(feature = "etcd")]
+        Command::Ipam(args) => args.run(global),
+        #[cfg(feature = "etcd")]
+        Command::Node(args) => args.run(global),
         #[cfg(feature = "etcd")]
         Command::Import(args) => args.run(),
         Command::Config(command) => config::run(global, &command),

@@ -93,7 +93,8 @@ pub fn matters(kind: Kind) -> bool {
 
 /// Keys that a host writes about itself (facts 7.1).
 pub mod status {
-    const HOSTS: &str = "/calico/felix/v2/no-region/host/";
+    /// What the keys of all hosts begin with.
+    pub const HOSTS: &str = "/calico/felix/v2/no-region/host/";
     const ENDPOINTS: &str = "/calico/felix/v1/host/";
 
     /// What is there only as long as the host is.

@@ -354,3 +354,51 @@ fn calicoctls_configuration_is_understood() {
     site.run_with(&head, "", &["get", "hep"])
         .says(69, "http://127.0.0.1:2");
 }
+
+#[test]
+fn the_loss_of_the_only_allow_rule_is_told_before() {
+    let site = Site::new();
+    site.run_on(&format!("{ENDPOINTS}---{POLICY}"), &["apply", "-f", "-"])
+        .says(0, "Successfully applied 3");
+    let warning = "HostEndpoint/web1 on h1 loses its only ingress rules";
+    let denied = POLICY.replace("Allow", "Deny");
+    site.run_on(&denied, &["apply", "--dry-run", "-f", "-"])
+        .says(0, warning);
+    site.run(&["delete", "--dry-run", "gnp", "allow-ssh"])
+        .says(0, warning);
+    site.run(&["label", "hep", "web1", "role=db", "--overwrite"])
+        .says(0, "set");
+    site.run(&["label", "hep", "web1", "role=web", "--overwrite"])
+        .says(0, "updated");
+    let same = site.run_on(POLICY, &["apply", "-f", "-"]);
+    assert!(!same.err.contains("warning: HostEndpoint"), "{}", same.err);
+}
+
+#[test]
+fn addresses_and_hosts() {
+    let site = Site::new();
+    let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: {cidr: 192.168.0.0/16}";
+    site.run_on(pool, &["apply", "-f", "-"])
+        .says(0, "Successfully");
+    let block = r#"{"cidr":"192.168.1.0/26","affinity":"host:node1","strictAffinity":false,"allocations":[0,null,null],"unallocated":[1,2],"attributes":[{"handle_id":"vxlan-tunnel-addr-node1","secondary":{"node":"node1","type":"vxlanTunnelAddress"}}],"deleted":false}"#;
+    let key = "/calico/ipam/v2/assignment/ipv4/block/192.168.1.0-26";
+    site.etcd.ctl(&["put", key, block]);
+    site.run(&["ipam", "show", "--show-blocks"])
+        .says(0, "Block     192.168.1.0/26");
+    site.run(&["ipam", "show", "--ip", "192.168.1.0"])
+        .says(0, "type: vxlanTunnelAddress");
+    site.run(&["ipam", "show", "--ip", "192.168.1.1"])
+        .says(1, "192.168.1.1 is not assigned");
+    let hosts = "/calico/felix/v2/no-region/host/";
+    let report = r#"{"time":"2026-01-02T03:04:05Z","uptime":12.5,"first_update":false}"#;
+    for key in [
+        "h1/status",
+        "h1/last_reported_status",
+        "h2/last_reported_status",
+    ] {
+        site.etcd.ctl(&["put", &format!("{hosts}{key}"), report]);
+    }
+    let told = site.run(&["node", "status"]);
+    told.says(1, "h1    alive");
+    told.says(1, "h2    silent");
+}

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Inputs;
 use super::db::{Db, Stored};
+use super::{Inputs, cut};
 use crate::api::{Kind, Resource, ResourceId, Spec};
 use crate::ctl::{EX_NO, EX_OK, EX_USAGE, Failure, Global, Outcome, output};
 use crate::etcd::{Condition, Write};
@@ -68,6 +68,9 @@ impl Change {
     pub fn run(&self, global: &Global, verb: Verb) -> Outcome {
         let resources = self.inputs.read(global)?;
         let mut db = Db::open(global)?;
+        if verb != Verb::Create || !self.skip_exists {
+            warn(&mut db, &resources, &[])?;
+        }
         let mut tally = Tally::new(&resources, self.dry_run);
         for resource in &resources {
             match self.one(&mut db, verb, resource) {
@@ -113,6 +116,14 @@ impl Change {
         }
         Err(refusal("update conflict", &resource.id))
     }
+}
+
+/// Says before anything is written which endpoints would be cut off.
+pub fn warn(db: &mut Db, changed: &[Resource], removed: &[ResourceId]) -> Result<(), Failure> {
+    for warning in cut::check(db, changed, removed)? {
+        eprintln!("moatctl: warning: {warning}");
+    }
+    Ok(())
 }
 
 /// Writes unless somebody else came before; says whether it did.
@@ -278,6 +289,7 @@ impl Delete {
     pub fn run(&self, global: &Global) -> Outcome {
         let (ids, versions) = self.ids(global)?;
         let mut db = Db::open(global)?;
+        warn(&mut db, &[], &ids)?;
         let (mut done, mut errors) = (0, Vec::new());
         for (id, version) in ids.iter().zip(&versions) {
             match self.one(&mut db, id, version) {

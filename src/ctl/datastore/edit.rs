@@ -3,10 +3,10 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
-use super::change::{named, refusal, writable};
+use super::change::{named, refusal, warn, writable};
 use super::db::{Db, Stored};
 
-use crate::api::{self, ResourceId};
+use crate::api::{self, Resource, ResourceId};
 use crate::ctl::{EX_NO, EX_OK, EX_USAGE, Failure, Global, Outcome, files, output};
 use crate::etcd::{Condition, document, keys};
 
@@ -175,7 +175,8 @@ fn update(
             .ok_or_else(|| refusal("resource does not exist", id))?;
         let mut document = before.document.clone();
         change(&mut document)?;
-        let stored = checked(id, &before, &document)?;
+        let (resource, stored) = checked(id, &before, &document)?;
+        warn(db, std::slice::from_ref(&resource), &[])?;
         let condition = Condition::Revision(before.revision);
         if dry_run || db.put(&before.key, condition, &stored)?.is_some() {
             return Ok(());
@@ -185,7 +186,11 @@ fn update(
 }
 
 /// The document to be stored, if it is still a valid one of the same resource.
-fn checked(id: &ResourceId, before: &Stored, document: &Value) -> Result<Value, Failure> {
+fn checked(
+    id: &ResourceId,
+    before: &Stored,
+    document: &Value,
+) -> Result<(Resource, Value), Failure> {
     let parsed = api::parse_bytes(&before.key, document.to_string().as_bytes());
     files::complain(&parsed.issues);
     match parsed.resources.first() {
@@ -194,7 +199,7 @@ fn checked(id: &ResourceId, before: &Stored, document: &Value) -> Result<Value, 
             if let Some(held) = keys::parse(&before.key) {
                 stored["metadata"]["name"] = held.name.into();
             }
-            Ok(stored)
+            Ok((resource.clone(), stored))
         }
         _ => {
             let text = format!("{id} would not be valid: nothing was written");

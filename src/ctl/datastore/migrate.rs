@@ -206,7 +206,10 @@ fn convert(text: &str) -> String {
             .iter()
             .find(|(felix, _)| *felix == upper)
             .map(|r| r.1);
-        let same = |p: &&Param| p.name.eq_ignore_ascii_case(name);
+        // Times are numbers of seconds there.
+        let short = name.to_ascii_lowercase();
+        let short = short.strip_suffix("secs").unwrap_or(&short);
+        let same = |p: &&Param| p.name.eq_ignore_ascii_case(short);
         let known = renamed
             .and_then(Param::find)
             .or(crate::config::PARAMS.iter().find(same));
@@ -224,8 +227,8 @@ mod tests {
 
     #[test]
     fn felix_settings() {
-        let text = "# c\n[global]\nEtcdEndpoints = https://e1:2379\netcdcafile=/ca.pem\nFelixHostname: h1\nBpfEnabled = true\n";
-        let expected = "etcdEndpoints = \"https://e1:2379\"\netcdCaFile = \"/ca.pem\"\nfelixHostname = \"h1\"\n# moat has no setting for: BpfEnabled = true";
+        let text = "# c\n[global]\nEtcdEndpoints = https://e1:2379\netcdcafile=/ca.pem\nFelixHostname: h1\nReportingIntervalSecs = 60\nBpfEnabled = true\n";
+        let expected = "etcdEndpoints = \"https://e1:2379\"\netcdCaFile = \"/ca.pem\"\nfelixHostname = \"h1\"\nreportingInterval = \"60\"\n# moat has no setting for: BpfEnabled = true";
         assert_eq!(convert(text), expected);
     }
 }

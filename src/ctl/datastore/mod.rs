@@ -1,7 +1,9 @@
 //! Commands that write and read a datastore, with calicoctl's verbs, messages and exit codes (facts 10).
 
 mod access;
+mod addresses;
 mod change;
+mod cut;
 mod db;
 mod diff;
 mod edit;
@@ -9,6 +11,7 @@ mod migrate;
 mod read;
 mod render;
 
+pub use addresses::{Ipam, Node};
 pub use change::{Change, Delete, Verb};
 pub use diff::Diff;
 pub use edit::{Label, Patch};
