@@ -12,6 +12,8 @@ mod faults;
 mod host;
 #[path = "etcd/prober.rs"]
 mod prober;
+#[path = "etcd/readme.rs"]
+mod readme;
 #[path = "etcd/secure.rs"]
 mod secure;
 #[path = "etcd/server.rs"]

@@ -367,7 +367,7 @@ fn the_loss_of_the_only_allow_rule_is_told_before() {
     site.run(&["delete", "--dry-run", "gnp", "allow-ssh"])
         .says(0, warning);
     site.run(&["label", "hep", "web1", "role=db", "--overwrite"])
-        .says(0, "set");
+        .says(0, warning);
     site.run(&["label", "hep", "web1", "role=web", "--overwrite"])
         .says(0, "updated");
     let same = site.run_on(POLICY, &["apply", "-f", "-"]);
