@@ -10,6 +10,8 @@ mod faults;
 #[path = "kernel/host.rs"]
 #[allow(dead_code, reason = "shared with the tests of the kernel")]
 mod host;
+#[path = "etcd/identity.rs"]
+mod identity;
 #[path = "etcd/prober.rs"]
 mod prober;
 #[path = "etcd/readme.rs"]

@@ -6,20 +6,19 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::time::timeout;
 use tonic::client::Grpc;
-use tonic::codec::Streaming;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::proto::{self, CompareTarget, CompareWith, EventType, WatchUnion};
-use super::{Access, EtcdError, KeyValue};
+use super::proto::{self, CompareTarget, CompareWith, WatchUnion};
+use super::{Access, EtcdError, KeyValue, Watch};
 
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes. A page is asked for in smaller parts when it is larger.
-const MAX_ANSWER: usize = 16 << 20;
+pub(super) const MAX_ANSWER: usize = 16 << 20;
 /// By default etcd takes a request of 1.5 MiB; a cluster may allow more.
 const MAX_REQUEST: usize = 16 << 20;
 
@@ -281,10 +280,7 @@ impl Client {
             .map_err(|_| EtcdError::silent(&self.endpoint, PATIENCE.as_secs()))?
             .map_err(|status| self.error(&status))?
             .into_inner();
-        Ok(Watch {
-            stream,
-            endpoint: self.endpoint.clone(),
-        })
+        Ok(Watch::new(stream, self.endpoint.clone()))
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -321,71 +317,7 @@ impl Client {
     }
 }
 
-/// A stream of changes.
-#[derive(Debug)]
-pub struct Watch {
-    stream: Streaming<proto::WatchResponse>,
-    endpoint: String,
-}
-
-/// What a watch tells.
-#[derive(Debug)]
-pub struct WatchNews {
-    /// Changes in the order in which they happened: key and value, or the key only where it was removed.
-    pub changes: Vec<(KeyValue, bool)>,
-    /// Everything up to this revision has been told, if that is known.
-    pub revision: Option<i64>,
-}
-
-impl Watch {
-    /// Waits for changes. Nothing is lost when the wait is cancelled.
-    ///
-    /// # Errors
-    /// The watch has ended: with [`EtcdError::Compacted`] the keys must be listed anew.
-    pub async fn next(&mut self) -> Result<WatchNews, EtcdError> {
-        let message = self.stream.message().await;
-        let message =
-            message.map_err(|status| EtcdError::of(&self.endpoint, &status, MAX_ANSWER))?;
-        let ended = |reason: &str| EtcdError::Away {
-            endpoint: self.endpoint.clone(),
-            reason: format!("the watch has ended: {reason}"),
-        };
-        let Some(response) = message else {
-            return Err(ended("etcd closed it"));
-        };
-        if response.compact_revision > 0 {
-            return Err(EtcdError::Compacted);
-        }
-        if response.canceled {
-            let status = Status::permission_denied(&response.cancel_reason);
-            return Err(match response.cancel_reason.contains("permission denied") {
-                true => EtcdError::of(&self.endpoint, &status, MAX_ANSWER),
-                false => ended(&response.cancel_reason),
-            });
-        }
-        let is_progress = response.events.is_empty() && !response.created;
-        let header = response.header.map_or(0, |header| header.revision);
-        let last = response
-            .events
-            .iter()
-            .filter_map(|e| e.kv.as_ref())
-            .next_back();
-        let revision = match last {
-            Some(last) if !response.fragment => Some(last.mod_revision),
-            _ => is_progress.then_some(header),
-        };
-        let change = |event: proto::Event| {
-            let is_delete = event.r#type == i32::from(EventType::Delete);
-            Some((key_value(event.kv?), is_delete))
-        };
-        Ok(WatchNews {
-            changes: response.events.into_iter().filter_map(change).collect(),
-            revision,
-        })
-    }
-}
-
-fn key_value(kv: proto::KeyValue) -> KeyValue {
+pub(super) fn key_value(kv: proto::KeyValue) -> KeyValue {
     KeyValue {
         key: kv.key,
         value: kv.value,

@@ -12,12 +12,14 @@ mod files;
 pub mod keys;
 mod proto;
 mod srv;
+mod watch;
 
 pub use access::{Access, Material, Password};
 pub use certificate::Validity;
-pub use client::{Client, Condition, Moment, Page, Watch, WatchNews, Write};
+pub use client::{Client, Condition, Moment, Page, Write};
 pub use error::EtcdError;
 pub use files::Version;
+pub use watch::{Watch, WatchNews};
 
 /// A key with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]

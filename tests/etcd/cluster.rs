@@ -26,12 +26,14 @@ pub struct Cluster {
     members: Vec<Member>,
 }
 
-fn address(member: u8) -> String {
+/// Address of a member.
+pub fn address(member: u8) -> String {
     format!("10.9.0.{member}")
 }
 
+/// Runs a program, which must succeed.
 #[track_caller]
-fn run(program: &str, arguments: &[&str]) {
+pub fn run(program: &str, arguments: &[&str]) {
     let done = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -198,93 +200,6 @@ impl Cluster {
         }
     }
 
-    fn ca(&self) {
-        let file = |name: &str| self.dir.join(name).display().to_string();
-        run(
-            "openssl",
-            &[
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-days",
-                "365",
-                "-subj",
-                "/CN=ca",
-                "-keyout",
-                &file("ca.key"),
-                "-out",
-                &file("ca.pem"),
-            ],
-        );
-    }
-
-    fn certificates(&self) {
-        self.ca();
-        self.certificate("server", 365);
-        self.certificate("root", 365);
-    }
-
-    /// Makes `NAME.pem` and `NAME.key` for the user of that name; with negative days it has expired.
-    pub fn certificate(&self, name: &str, days: i64) {
-        let file = |ending: &str| {
-            self.dir
-                .join(format!("{name}.{ending}"))
-                .display()
-                .to_string()
-        };
-        let extensions = self.dir.join("extensions");
-        let names: Vec<String> = MEMBERS.map(|m| format!("IP:{}", address(m))).to_vec();
-        fs::write(
-            &extensions,
-            format!("subjectAltName={},IP:127.0.0.1\n", names.join(",")),
-        )
-        .unwrap();
-        let (ca, ca_key) = (self.dir.join("ca.pem"), self.dir.join("ca.key"));
-        run(
-            "openssl",
-            &[
-                "req",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-subj",
-                &format!("/CN={name}"),
-                "-keyout",
-                &file("new.key"),
-                "-out",
-                &file("csr"),
-            ],
-        );
-        let mut sign = Command::new("openssl");
-        sign.args([
-            "x509",
-            "-req",
-            "-in",
-            &file("csr"),
-            "-CAcreateserial",
-            "-out",
-            &file("new.pem"),
-            "-days",
-            &days.to_string(),
-        ]);
-        sign.arg("-CA")
-            .arg(ca)
-            .arg("-CAkey")
-            .arg(ca_key)
-            .arg("-extfile")
-            .arg(extensions);
-        assert!(sign.output().unwrap().status.success());
-        // The key first: a pair that does not fit is noticed, and tried again.
-        fs::rename(file("new.key"), file("key")).unwrap();
-        fs::rename(file("new.pem"), file("pem")).unwrap();
-    }
-
     /// A file of the cluster.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -439,31 +354,6 @@ impl Cluster {
                 ],
             );
         }
-    }
-
-    /// A user, known by the certificate of that name, whose role may read and write keys with these prefixes.
-    pub fn user(&self, name: &str, rights: &[(&str, &str)]) {
-        self.certificate(name, 365);
-        self.ctl(&["role", "add", name]);
-        for (right, prefix) in rights {
-            self.ctl(&[
-                "role",
-                "grant-permission",
-                name,
-                "--prefix=true",
-                right,
-                prefix,
-            ]);
-        }
-        self.ctl(&["user", "add", name, "--no-password"]);
-        self.ctl(&["user", "grant-role", name, name]);
-    }
-
-    /// From now on roles count.
-    pub fn enable_roles(&self) {
-        self.ctl(&["user", "add", "root", "--no-password"]);
-        self.ctl(&["user", "grant-role", "root", "root"]);
-        self.ctl(&["auth", "enable"]);
     }
 }
 

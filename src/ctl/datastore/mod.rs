@@ -5,6 +5,7 @@ mod addresses;
 mod change;
 mod cut;
 mod db;
+mod delete;
 mod diff;
 mod edit;
 mod migrate;
@@ -12,7 +13,8 @@ mod read;
 mod render;
 
 pub use addresses::{Ipam, Node};
-pub use change::{Change, Delete, Verb};
+pub use change::{Change, Verb};
+pub use delete::Delete;
 pub use diff::Diff;
 pub use edit::{Label, Patch};
 pub use migrate::{Datastore, Import};

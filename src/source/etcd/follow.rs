@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::pages::Pages;
+use super::pages::{MOST, Pages};
 use crate::etcd::keys::{self, CLUSTER_INFORMATION, RESOURCES};
 use crate::etcd::{Access, Client, EtcdError, KeyValue, Moment, Version, prefix_end};
 
@@ -19,6 +19,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const READY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the files with certificates are looked at.
 const FILES_PAUSE: Duration = Duration::from_secs(5);
+/// The least number of keys that a list asks for at once.
+const SMALLEST: i64 = 10;
 /// News that wait to be taken.
 const QUEUE: usize = 2;
 
@@ -93,6 +95,7 @@ impl Follower {
             position: None,
             turn: chance() % 1000,
             count: 1,
+            most: MOST,
             failures: Vec::new(),
             pause: PAUSE,
             files: Vec::new(),
@@ -157,6 +160,8 @@ struct Follow {
     turn: usize,
     /// How many endpoints there are.
     count: usize,
+    /// Keys that a list asks for at once.
+    most: i64,
     /// Why endpoints failed since one of them last served.
     failures: Vec<String>,
     pause: Duration,
@@ -258,10 +263,19 @@ impl Follow {
 
     async fn list(&mut self, client: &mut Client) -> Result<(), End> {
         self.tell(News::Listing).await?;
-        let mut pages = Pages::new(RESOURCES.as_bytes());
-        while let Some(part) = pages.next(client).await? {
-            self.tell(News::Page(part)).await?;
+        let mut pages = Pages::new(RESOURCES.as_bytes(), self.most);
+        loop {
+            match pages.next(client).await {
+                Ok(Some(part)) => self.tell(News::Page(part)).await?,
+                Ok(None) => break,
+                Err(error) => {
+                    // Over a slow network smaller parts arrive in time.
+                    self.most = (self.most / 2).max(SMALLEST);
+                    return Err(error.into());
+                }
+            }
         }
+        self.most = MOST;
         let now = pages.moment();
         self.position = Some(now);
         self.tell(News::Listed(now)).await

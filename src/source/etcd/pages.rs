@@ -3,24 +3,26 @@
 use super::follow::{Item, Part, Value};
 use crate::etcd::{Client, EtcdError, KeyValue, Moment, Page, prefix_end};
 
-/// Keys of one part, unless they are large.
-const MOST: i64 = 1000;
+/// Keys of one part, unless they are large or the network is slow.
+pub const MOST: i64 = 1000;
 
 /// A list under way.
 pub struct Pages {
     next: Option<Vec<u8>>,
     end: Vec<u8>,
     limit: i64,
+    most: i64,
     moment: Moment,
 }
 
 impl Pages {
-    /// A list of the keys with this prefix.
-    pub fn new(prefix: &[u8]) -> Pages {
+    /// A list of the keys with this prefix, at most so many in one part.
+    pub fn new(prefix: &[u8], most: i64) -> Pages {
         Pages {
             next: Some(prefix.to_vec()),
             end: prefix_end(prefix),
-            limit: MOST,
+            limit: most,
+            most,
             moment: Moment::default(),
         }
     }
@@ -40,7 +42,7 @@ impl Pages {
             match client.range(&from, &self.end, self.limit, revision).await {
                 Ok(page) => {
                     // Large values tend to stand together.
-                    self.limit = (self.limit * 2).min(MOST);
+                    self.limit = (self.limit * 2).min(self.most);
                     return Ok(Some(self.part(page, Value::Is)));
                 }
                 Err(EtcdError::TooLarge { .. }) if self.limit > 1 => {
