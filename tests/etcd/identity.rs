@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, MEMBERS, address, run};
 
 impl Cluster {
     fn ca(&self) {
-        let file = |name: &str| self.path(&name).display().to_string();
+        let file = |name: &str| self.path(name).display().to_string();
         run(
             "openssl",
             &[
@@ -40,14 +40,14 @@ impl Cluster {
     /// Makes `NAME.pem` and `NAME.key` for the user of that name; with negative days it has expired.
     pub fn certificate(&self, name: &str, days: i64) {
         let file = |ending: &str| self.path(&format!("{name}.{ending}")).display().to_string();
-        let extensions = self.path(&"extensions");
+        let extensions = self.path("extensions");
         let names: Vec<String> = MEMBERS.map(|m| format!("IP:{}", address(m))).to_vec();
         fs::write(
             &extensions,
             format!("subjectAltName={},IP:127.0.0.1\n", names.join(",")),
         )
         .unwrap();
-        let (ca, ca_key) = (self.path(&"ca.pem"), self.path(&"ca.key"));
+        let (ca, ca_key) = (self.path("ca.pem"), self.path("ca.key"));
         run(
             "openssl",
             &[
