@@ -107,6 +107,11 @@ impl Layer {
         })
     }
 
+    /// Where this layer has `name` from.
+    pub(super) fn origin(&self, name: &str) -> Option<Origin> {
+        self.0.get(name).map(|(_, origin)| origin.clone())
+    }
+
     /// The text that this layer sets for `name`.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(|(value, _)| value.as_str())

@@ -22,7 +22,8 @@ pub struct Input<'a> {
     pub explicit: bool,
     /// Directory of the vendor's `*.toml` files.
     pub vendor_dir: &'a Path,
-    /// The environment; only variables that start with `MOAT_` matter.
+    /// The environment; only variables that start with `MOAT_` matter, and Calico's own
+    /// for its datastore.
     pub env: Vec<(String, String)>,
     /// The command line's `--node`.
     pub node: Option<&'a str>,
@@ -57,6 +58,17 @@ pub struct Row {
 /// Environment variables of moat that are no settings.
 pub const RESERVED_ENV: [&str; 3] = ["MOAT_LOG", "MOAT_CONFIG", "MOAT_SOCKET"];
 
+/// Settings and the environment variables of Calico for them (facts 7.5), each also with `CALICO_` in front.
+const CALICO_ENV: [(&str, &[&str]); 7] = [
+    ("datastoreType", &["DATASTORE_TYPE", "FELIX_DATASTORETYPE"]),
+    ("etcdEndpoints", &["ETCD_ENDPOINTS", "FELIX_ETCDENDPOINTS"]),
+    ("etcdDiscoverySrv", &["ETCD_DISCOVERY_SRV"]),
+    ("etcdCaFile", &["ETCD_CA_CERT_FILE", "FELIX_ETCDCAFILE"]),
+    ("etcdCertFile", &["ETCD_CERT_FILE", "FELIX_ETCDCERTFILE"]),
+    ("etcdKeyFile", &["ETCD_KEY_FILE", "FELIX_ETCDKEYFILE"]),
+    ("etcdUsername", &["ETCD_USERNAME"]),
+];
+
 /// Loads the settings from all layers.
 ///
 /// # Errors
@@ -67,6 +79,7 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Vec<ConfigError>> {
     gathered.defaults(&input.hostname);
     let local_from = gathered.layers.len();
     gathered.files(input);
+    gathered.calico_env(&input.env);
     gathered.env(&input.env);
     gathered.flags(input.node);
     let host = gathered
@@ -103,7 +116,7 @@ pub fn load_saved(text: &str, hostname: &str) -> Result<Loaded, Vec<ConfigError>
     gathered.defaults(hostname);
     gathered.notes = saved.notes;
     let mut layer = Layer::default();
-    for (name, value) in &saved.settings {
+    for (name, value) in saved.settings.iter().filter(|(_, value)| !value.is_null()) {
         let Some(param) = Param::find(name) else {
             gathered.notes.push(format!(
                 "{name} of the saved settings has no effect: this version does not know it"
@@ -255,6 +268,44 @@ impl Gathered {
             let value = Value::String(value.clone());
             self.errors
                 .extend(layer.set_at(param, &value, origin).err());
+        }
+        self.layers.push(layer);
+    }
+
+    /// What Calico's own programs read from the environment, so that one file of it serves both.
+    fn calico_env(&mut self, env: &[(String, String)]) {
+        let mut layer = Layer::default();
+        let given = |name: &str| env.iter().find(|(n, v)| n == name && !v.is_empty());
+        for (param, names) in CALICO_ENV {
+            let names = names
+                .iter()
+                .flat_map(|name| [format!("CALICO_{name}"), (*name).to_owned()]);
+            let found = names.into_iter().find_map(|name| given(&name));
+            let Some(((name, value), param)) = found.zip(Param::find(param)) else {
+                continue;
+            };
+            // Another program's choice, which is no reason not to start.
+            if value.eq_ignore_ascii_case("kubernetes") {
+                continue;
+            }
+            let value = Value::String(value.clone());
+            let origin = Origin::Env(name.clone());
+            self.errors
+                .extend(layer.set_at(param, &value, origin).err());
+        }
+        // As Calico does it: endpoints alone say what they are of.
+        let chosen = self
+            .layers
+            .iter()
+            .chain([&layer])
+            .any(|l| l.text("datastoreType") == Some("etcdv3"));
+        if let (false, Some(origin), Some(param)) = (
+            chosen,
+            layer.origin("etcdEndpoints"),
+            Param::find("datastoreType"),
+        ) {
+            self.errors
+                .extend(layer.set_at(param, &"etcdv3".into(), origin).err());
         }
         self.layers.push(layer);
     }

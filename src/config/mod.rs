@@ -21,7 +21,7 @@ pub use layer::Origin;
 pub use load::{Input, Loaded, RESERVED_ENV, Row, load, load_saved};
 pub use params::{PARAMS, Param, example_file, reference_markdown};
 pub use settings::{
-    AllowAction, BootFailurePolicy, ChainInsertMode, DenyAction, ExistingConnections, HostAction,
-    IptablesBackend, OnRemove, Settings, Severity,
+    AllowAction, BootFailurePolicy, ChainInsertMode, DatastoreType, DenyAction,
+    ExistingConnections, HostAction, IptablesBackend, OnRemove, Settings, Severity,
 };
 pub use value::Kind;

@@ -13,7 +13,7 @@ pub struct Param {
     pub name: &'static str,
     /// What it holds.
     pub kind: Kind,
-    /// The default as it is written in a settings file; empty where the host decides.
+    /// The default as it is written in a settings file; empty where there is none or the host decides.
     pub default: &'static str,
     /// Whether a FelixConfiguration resource may set it; else it belongs to the host alone.
     pub felix: bool,
@@ -68,6 +68,84 @@ pub const PARAMS: &[Param] = &[
         Kind::Hostname,
         "",
         "The name by which HostEndpoints refer to this host in spec.node.",
+    ),
+    host(
+        "datastoreType",
+        Kind::Choice(&["none", "etcdv3"]),
+        "\"none\"",
+        "Whether policy also comes from an etcd cluster; local files win over it.",
+    ),
+    host(
+        "etcdEndpoints",
+        Kind::Urls,
+        "[]",
+        "URLs of the members of the etcd cluster, or of proxies to it.",
+    ),
+    host(
+        "etcdDiscoverySrv",
+        Kind::Hostname,
+        "",
+        "A domain whose SRV records name the members of the etcd cluster, instead of etcdEndpoints.",
+    ),
+    host(
+        "etcdCaFile",
+        Kind::Dir,
+        "",
+        "PEM file of the certificate authorities of etcd; without it those that the system trusts.",
+    ),
+    host(
+        "etcdCertFile",
+        Kind::Dir,
+        "",
+        "PEM file of the certificate by which etcd knows this host.",
+    ),
+    host(
+        "etcdKeyFile",
+        Kind::Dir,
+        "",
+        "PEM file of the key of that certificate.",
+    ),
+    host(
+        "etcdUsername",
+        Kind::Text,
+        "",
+        "Name of a user of etcd, where a certificate is not what it asks for.",
+    ),
+    host(
+        "etcdPasswordFile",
+        Kind::Dir,
+        "",
+        "File with the password of that user.",
+    ),
+    felix(
+        "reportingInterval",
+        Kind::Duration,
+        "\"30s\"",
+        "How often this host tells the datastore that it is alive; 0 means never.",
+    ),
+    felix(
+        "reportingTTL",
+        Kind::Duration,
+        "\"90s\"",
+        "How long a host that tells nothing any more counts as alive.",
+    ),
+    felix(
+        "endpointReportingEnabled",
+        Kind::Bool,
+        "false",
+        "Whether this host tells the datastore the state of its HostEndpoints.",
+    ),
+    host(
+        "registerHostEndpoint",
+        Kind::Bool,
+        "false",
+        "Whether this host writes a HostEndpoint of its own into the datastore, and keeps its addresses right.",
+    ),
+    host(
+        "hostEndpointLabels",
+        Kind::Labels,
+        "[]",
+        "Labels of that HostEndpoint.",
     ),
     felix(
         "iptablesBackend",
@@ -235,10 +313,10 @@ impl Param {
 
     /// The default, for people.
     pub fn default_text(&self) -> &'static str {
-        if self.default.is_empty() {
-            "the lower-case name of the host"
-        } else {
-            self.default
+        match (self.default, self.name) {
+            ("", "felixHostname") => "the lower-case name of the host",
+            ("", _) => "none",
+            (default, _) => default,
         }
     }
 }

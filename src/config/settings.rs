@@ -20,6 +20,45 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// The name by which endpoints refer to this host.
     pub felix_hostname: String,
+    /// Whether policy also comes from a datastore.
+    #[serde(default)]
+    pub datastore_type: DatastoreType,
+    /// URLs of etcd.
+    #[serde(default)]
+    pub etcd_endpoints: Vec<String>,
+    /// A domain whose SRV records name them.
+    #[serde(default)]
+    pub etcd_discovery_srv: Option<String>,
+    /// Certificate authorities of etcd.
+    #[serde(default)]
+    pub etcd_ca_file: Option<PathBuf>,
+    /// The certificate of this host.
+    #[serde(default)]
+    pub etcd_cert_file: Option<PathBuf>,
+    /// Its key.
+    #[serde(default)]
+    pub etcd_key_file: Option<PathBuf>,
+    /// A user of etcd.
+    #[serde(default)]
+    pub etcd_username: Option<String>,
+    /// Where the user's password is.
+    #[serde(default)]
+    pub etcd_password_file: Option<PathBuf>,
+    /// Time between two reports that this host is alive; zero means none.
+    #[serde(default, with = "super::value::duration")]
+    pub reporting_interval: Duration,
+    /// Time for which a report counts.
+    #[serde(default, rename = "reportingTTL", with = "super::value::duration")]
+    pub reporting_ttl: Duration,
+    /// Whether the state of endpoints is reported.
+    #[serde(default)]
+    pub endpoint_reporting_enabled: bool,
+    /// Whether this host writes its own HostEndpoint.
+    #[serde(default)]
+    pub register_host_endpoint: bool,
+    /// Its labels, `KEY=VALUE`.
+    #[serde(default)]
+    pub host_endpoint_labels: Vec<String>,
     /// Which iptables programs to use.
     pub iptables_backend: IptablesBackend,
     /// Interfaces whose name starts with one of these belong to local workloads.
@@ -74,6 +113,17 @@ pub struct Settings {
     pub health_port: u16,
     /// Most members an IP set may have.
     pub max_ipset_size: u32,
+}
+
+/// Values of `datastoreType`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatastoreType {
+    /// Files only.
+    #[default]
+    None,
+    /// An etcd cluster.
+    EtcdV3,
 }
 
 /// Values of `iptablesBackend`.

@@ -105,42 +105,7 @@ fn failsafes(list: &[Failsafe]) -> String {
 #[test]
 fn defaults() {
     let loaded = Host::new().good();
-    let expected = json!({
-        "policyDirs": ["/etc/moat/policy.d"],
-        "stateDir": "/var/lib/moat",
-        "runDir": "/run/moat",
-        "felixHostname": "web1",
-        "iptablesBackend": "auto",
-        "interfacePrefix": ["cali"],
-        "interfaceExclude": ["kube-ipvs0"],
-        "chainInsertMode": "insert",
-        "defaultEndpointToHostAction": "Drop",
-        "iptablesFilterAllowAction": "Accept",
-        "iptablesMangleAllowAction": "Accept",
-        "iptablesFilterDenyAction": "Drop",
-        "iptablesMarkMask": "0xffff0000",
-        "failsafeInboundHostPorts": [
-            {"protocol": "tcp", "port": 22},
-            {"protocol": "udp", "port": 68},
-            {"protocol": "udp", "port": 546},
-        ],
-        "failsafeOutboundHostPorts": [
-            {"protocol": "udp", "port": 53},
-            {"protocol": "tcp", "port": 53},
-            {"protocol": "udp", "port": 67},
-            {"protocol": "udp", "port": 547},
-            {"protocol": "udp", "port": 123},
-        ],
-        "disableConntrackInvalidCheck": false,
-        "logPrefix": "calico-packet",
-        "ipv6Support": true,
-        "iptablesRefreshInterval": "180s",
-        "logSeverityScreen": "Info",
-        "existingConnections": "reevaluate",
-        "bootFailurePolicy": "closed", "onRemove": "clean", "prometheusMetricsEnabled": false,
-            "prometheusMetricsHost": "127.0.0.1", "prometheusMetricsPort": 9091, "healthEnabled": false,
-            "healthHost": "127.0.0.1", "healthPort": 9099, "maxIpsetSize": 1048576,
-    });
+    let expected: Value = serde_json::from_str(include_str!("tests/defaults.json")).unwrap();
     assert_eq!(serde_json::to_value(&loaded.settings).unwrap(), expected);
     assert!(
         loaded
@@ -164,11 +129,37 @@ fn table_and_struct_agree() {
     let names: Vec<&str> = PARAMS.iter().map(|param| param.name).collect();
     assert_eq!(fields, names);
     let rows = loaded.rows();
-    assert!(
-        rows.iter()
-            .all(|row| !row.value.is_null() && row.origin == "default")
-    );
+    for (row, param) in rows.iter().zip(PARAMS) {
+        let has_default = !param.default.is_empty() || param.name == "felixHostname";
+        assert_eq!(row.value.is_null(), !has_default, "{}", row.name);
+        assert_eq!(row.origin, "default");
+    }
     assert_eq!(rows.len(), PARAMS.len());
+}
+
+#[test]
+fn the_environment_of_calico() {
+    let mut host = Host::with("etcdCaFile = '/file/ca.pem'");
+    host.env("ETCD_ENDPOINTS", "https://e1:2379,https://e2:2379/");
+    host.env("ETCD_CA_CERT_FILE", "/env/ca.pem");
+    host.env("CALICO_ETCD_KEY_FILE", "/calico/key.pem");
+    host.env("ETCD_KEY_FILE", "/plain/key.pem");
+    let settings = host.good().settings;
+    // Endpoints alone say what they are of.
+    assert_eq!(settings.datastore_type, DatastoreType::EtcdV3);
+    let endpoints = ["https://e1:2379", "https://e2:2379"];
+    assert_eq!(settings.etcd_endpoints, endpoints);
+    assert_eq!(settings.etcd_ca_file, Some("/env/ca.pem".into()));
+    assert_eq!(settings.etcd_key_file, Some("/calico/key.pem".into()));
+    host.env("MOAT_ETCD_ENDPOINTS", "http://e3:2379");
+    assert_eq!(host.good().settings.etcd_endpoints, ["http://e3:2379"]);
+    host.env("DATASTORE_TYPE", "kubernetes");
+    assert_eq!(
+        host.good().settings.datastore_type,
+        DatastoreType::EtcdV3,
+        "the choice of another program"
+    );
+    assert!(!Host::with("etcdEndpoints = 'ftp://x'").errors().is_empty());
 }
 
 #[test]

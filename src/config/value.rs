@@ -38,6 +38,12 @@ pub enum Kind {
     Address,
     /// A port number.
     Port,
+    /// A list of URLs of http or https.
+    Urls,
+    /// Text in one line.
+    Text,
+    /// A list of labels, `KEY=VALUE`.
+    Labels,
 }
 
 /// The kernel cuts log prefixes off after 29 characters; two are ours (`: `).
@@ -71,6 +77,9 @@ impl Kind {
             Kind::Count => "number from 1 to 4294967295".into(),
             Kind::Address => "IP address, or \"localhost\"".into(),
             Kind::Port => "number from 1 to 65535".into(),
+            Kind::Urls => "list of URLs such as \"https://etcd1:2379\"".into(),
+            Kind::Text => "text".into(),
+            Kind::Labels => "list of labels such as \"role=web\"".into(),
         }
     }
 
@@ -94,6 +103,9 @@ impl Kind {
             Kind::Count => count(value),
             Kind::Address => text(value, "an address").and_then(address),
             Kind::Port => port(value),
+            Kind::Urls => list(value, url).map(Value::from),
+            Kind::Text => text(value, "a text").and_then(line),
+            Kind::Labels => list(value, label).map(Value::from),
         }
     }
 }
@@ -183,6 +195,24 @@ fn interface(text: &str) -> Result<Value, Bad> {
     Ok(text.into())
 }
 
+fn url(text: &str) -> Result<Value, Bad> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-:[]".contains(c);
+    let host = rest.trim_end_matches('/');
+    if !["http", "https"].contains(&scheme) || host.is_empty() || !host.chars().all(good) {
+        let form = "write it as https://HOST:PORT, without a path or user";
+        return Err(Bad::new(format!("{text:?} is not a URL of etcd")).help(form));
+    }
+    Ok(format!("{scheme}://{host}").into())
+}
+
+fn line(text: &str) -> Result<Value, Bad> {
+    match text.chars().any(char::is_control) || text.len() > 1024 {
+        true => Err(Bad::new("must be one line of at most 1024 bytes")),
+        false => Ok(text.into()),
+    }
+}
+
 /// Words as Felix reads them from its environment.
 fn boolean(value: &Value) -> Result<Value, Bad> {
     let word = match value {
@@ -234,6 +264,19 @@ fn count(value: &Value) -> Result<Value, Bad> {
         .filter(|n| *n > 0)
         .map(Value::from)
         .ok_or_else(|| Bad::new(format!("`{value}` is not a number from 1 to {}", u32::MAX)))
+}
+
+fn label(text: &str) -> Result<Value, Bad> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Bad::new(format!("`{text}` is not a label such as `role=web`")))?;
+    let is_good = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && c != '=');
+    match !key.is_empty() && is_good(key) && is_good(value) {
+        true => Ok(text.into()),
+        false => Err(Bad::new(format!(
+            "`{text}` has characters that no label has"
+        ))),
+    }
 }
 
 fn address(text: &str) -> Result<Value, Bad> {

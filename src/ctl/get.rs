@@ -13,12 +13,26 @@ use crate::daemon::control::Request;
 #[derive(Debug, Args)]
 pub struct Get {
     /// Kind or its alias, such as hep, gnp, tier
-    kind: String,
-    /// Only this one
-    name: Option<String>,
-    /// Only this namespace (default: all)
+    kind: Option<String>,
+    /// Only these
+    names: Vec<String>,
+    /// Only this namespace (in force: all of them, in a datastore: default)
     #[arg(short, long)]
     namespace: Option<String>,
+    /// What moatd enforces, also where a datastore is configured
+    #[arg(long)]
+    in_force: bool,
+    #[cfg(feature = "etcd")]
+    #[command(flatten)]
+    inputs: super::datastore::Inputs,
+    /// All namespaces of the datastore
+    #[cfg(feature = "etcd")]
+    #[arg(short = 'A', short_alias = 'a', long)]
+    all_namespaces: bool,
+    /// Without what belongs to this datastore only
+    #[cfg(feature = "etcd")]
+    #[arg(long)]
+    export: bool,
 }
 
 /// One resource in force.
@@ -30,23 +44,43 @@ struct Found {
 
 /// Shows resources in force.
 pub fn run(global: &Global, args: &Get) -> Outcome {
-    let kind: Kind = args
-        .kind
-        .parse()
-        .map_err(|e| Failure::new(EX_USAGE, format!("{e}")))?;
+    #[cfg(feature = "etcd")]
+    if !args.in_force && super::datastore::is_configured(global)? {
+        let wanted = super::datastore::Wanted {
+            kind: args.kind.as_deref(),
+            names: &args.names,
+            inputs: &args.inputs,
+            namespace: args.namespace.as_deref(),
+            all_namespaces: args.all_namespaces,
+            export: args.export,
+        };
+        return super::datastore::show(global, &wanted);
+    }
+    in_force(global, args)
+}
+
+fn in_force(global: &Global, args: &Get) -> Outcome {
+    let usage = |text: String| Failure::new(EX_USAGE, text);
+    if args.names.len() > 1 {
+        return Err(usage("one name at a time".to_owned()));
+    }
+    let name = args.names.first();
+    let kind = args.kind.as_ref();
+    let kind = kind.ok_or_else(|| usage("say which kind of resource".to_owned()))?;
+    let kind: Kind = kind.parse().map_err(|e| usage(format!("{e}")))?;
     let request = Request::Get {
         kind: kind.name().to_owned(),
         namespace: args.namespace.clone(),
-        name: args.name.clone(),
+        name: name.cloned(),
     };
     let found: Vec<Found> = client::ask(global, &request)?;
-    if let (Some(name), true) = (&args.name, found.is_empty()) {
+    if let (Some(name), true) = (name, found.is_empty()) {
         eprintln!("moatctl: no {} {name} is in force", kind.name());
         return Ok(EX_NO);
     }
     let resources: Vec<&Value> = found.iter().map(|f| &f.resource).collect();
     match resources.as_slice() {
-        [one] if args.name.is_some() => {
+        [one] if name.is_some() => {
             output::print(global.output, one, || text(global, kind, &found))?
         }
         _ => {

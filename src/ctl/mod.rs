@@ -3,6 +3,8 @@
 mod checksystem;
 mod client;
 mod config;
+#[cfg(feature = "etcd")]
+mod datastore;
 mod doctor;
 mod explain;
 mod files;
@@ -59,7 +61,7 @@ struct Global {
     )]
     socket: PathBuf,
     /// Form of the answer
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, global = true, value_name = "FORM", value_parser = Output::parse, default_value = "text")]
     output: Output,
     /// Settings file, for commands that work offline
     #[arg(long, global = true, value_name = "FILE", env = "MOAT_CONFIG")]
@@ -81,6 +83,42 @@ enum Command {
     Status(status::StatusArgs),
     /// Show resources in force
     Get(get::Get),
+    /// Write new resources into the datastore
+    #[cfg(feature = "etcd")]
+    Create(datastore::Change),
+    /// Write new or changed resources into the datastore
+    #[cfg(feature = "etcd")]
+    Apply(datastore::Change),
+    /// Write changed resources into the datastore
+    #[cfg(feature = "etcd")]
+    Replace(datastore::Change),
+    /// Change parts of a resource in the datastore
+    #[cfg(feature = "etcd")]
+    Patch(datastore::Patch),
+    /// Remove resources from the datastore
+    #[cfg(feature = "etcd")]
+    Delete(datastore::Delete),
+    /// Set or remove a label of a resource in the datastore
+    #[cfg(feature = "etcd")]
+    Label(datastore::Label),
+    /// Show what apply would change; exit 2 when something would
+    #[cfg(feature = "etcd")]
+    Diff(datastore::Diff),
+    /// Lock, move and unlock the datastore
+    #[cfg(feature = "etcd")]
+    #[command(subcommand)]
+    Datastore(datastore::Datastore),
+    /// Show the addresses that Calico's address management assigned
+    #[cfg(feature = "etcd")]
+    #[command(subcommand)]
+    Ipam(datastore::Ipam),
+    /// Show which hosts are alive
+    #[cfg(feature = "etcd")]
+    #[command(subcommand)]
+    Node(datastore::Node),
+    /// Print Felix's settings in the form of moat.toml
+    #[cfg(feature = "etcd")]
+    Import(datastore::Import),
     /// Show settings
     #[command(subcommand)]
     Config(config::Config),
@@ -142,6 +180,28 @@ fn run(cli: Cli) -> Outcome {
         Command::Explain(args) => explain::run(global, &args),
         Command::Status(args) => status::run(global, &args),
         Command::Get(args) => get::run(global, &args),
+        #[cfg(feature = "etcd")]
+        Command::Create(args) => args.run(global, datastore::Verb::Create),
+        #[cfg(feature = "etcd")]
+        Command::Apply(args) => args.run(global, datastore::Verb::Apply),
+        #[cfg(feature = "etcd")]
+        Command::Replace(args) => args.run(global, datastore::Verb::Replace),
+        #[cfg(feature = "etcd")]
+        Command::Patch(args) => args.run(global),
+        #[cfg(feature = "etcd")]
+        Command::Delete(args) => args.run(global),
+        #[cfg(feature = "etcd")]
+        Command::Label(args) => args.run(global),
+        #[cfg(feature = "etcd")]
+        Command::Diff(args) => args.run(global),
+        #[cfg(feature = "etcd")]
+        Command::Datastore(args) => args.run(global),
+        #[cfg(feature = "etcd")]
+        Command::Ipam(args) => args.run(global),
+        #[cfg(feature = "etcd")]
+        Command::Node(args) => args.run(global),
+        #[cfg(feature = "etcd")]
+        Command::Import(args) => args.run(),
         Command::Config(command) => config::run(global, &command),
         Command::Checksystem => checksystem::run(global),
         Command::Doctor => doctor::run(global),

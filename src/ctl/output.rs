@@ -2,14 +2,13 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
-use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{EX_UNAVAILABLE, Failure};
 use crate::api;
 
 /// Form of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// For people
     Text,
@@ -21,6 +20,29 @@ pub enum Output {
     Json,
     /// YAML with the same keys
     Yaml,
+    /// These columns
+    Columns(&'static str),
+    /// This template for each resource
+    Template(&'static str),
+}
+
+impl Output {
+    /// The form that a word of the command line means, in calicoctl's words and moat's own.
+    pub fn parse(text: &str) -> Result<Output, String> {
+        let (word, rest) = text.split_once('=').unwrap_or((text, ""));
+        // Once in the life of the program.
+        let rest = || -> &'static str { Box::leak(rest.to_owned().into_boxed_str()) };
+        match word {
+            "text" | "ps" => Ok(Output::Text),
+            "wide" => Ok(Output::Wide),
+            "name" => Ok(Output::Name),
+            "json" => Ok(Output::Json),
+            "yaml" => Ok(Output::Yaml),
+            "custom-columns" => Ok(Output::Columns(rest())),
+            "template" | "go-template" => Ok(Output::Template(rest())),
+            _ => Err("say text, wide, name, json, yaml, custom-columns=A,B or template={{.metadata.name}}".to_owned()),
+        }
+    }
 }
 
 /// Prints a value in the form asked for.
@@ -35,7 +57,7 @@ pub fn print<T: Serialize>(
         Output::Yaml => api::to_yaml(&serde_json::to_value(value).map_err(broken)?)
             .trim_end()
             .to_owned(),
-        Output::Text | Output::Wide | Output::Name => text(),
+        _ => text(),
     };
     print_text(&text)
 }

@@ -102,6 +102,11 @@ fn text(status: &Status) -> String {
             source.last_contact.as_deref().unwrap_or("never")
         ));
     }
+    for object in &status.local_overrides {
+        let (object, file, key) = (&object.object, &object.file, &object.key);
+        let line = format!("override    {object} of {file} is in force, not that of etcd {key}");
+        lines.push(plain(&line));
+    }
     lines.push(String::new());
     lines.extend(endpoints(status));
     if !status.degraded.is_empty() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::control::{Call, Reply, Request};
+use super::engine::DIR;
 use super::report::{ConfigReport, PlanReport, SnapshotReport, SourceReport, Status};
 use super::run::Daemon;
 use crate::api::{self, Kind};
@@ -78,6 +79,7 @@ impl Daemon<'_> {
 
     fn status(&mut self) -> Status {
         let warnings = self.parts.engine.warnings();
+        let missing = self.missing.iter().cloned();
         let engine = &self.parts.engine;
         let sources = self
             .parts
@@ -92,11 +94,15 @@ impl Daemon<'_> {
             generation: self.kernel.generation,
             state: self.state(),
             degraded: self.degraded(),
-            warnings: self.missing.iter().cloned().chain(warnings).collect(),
+            warnings: missing
+                .chain(self.parts.datastore.warnings())
+                .chain(warnings)
+                .collect(),
             endpoints: engine.endpoints(),
             backend: self.parts.backend.clone(),
             backend_reason: self.parts.choice.why.clone(),
-            sources: sources.collect(),
+            sources: sources.chain(self.parts.datastore.report()).collect(),
+            local_overrides: super::datastore::overrides(engine.store()),
             snapshot: self.saver.on_disk().map(|(generation, at)| SnapshotReport {
                 generation,
                 age: at.elapsed().as_secs(),
@@ -114,9 +120,10 @@ impl Daemon<'_> {
         SourceReport {
             name: format!("dir:{}", dir.display()),
             in_sync: self.parts.source.away().all(|away| away != dir)
-                && !store.unconfirmed().any(of_dir),
+                && !store.unconfirmed(DIR).any(of_dir),
             last_contact: self.contacts.get(dir).cloned(),
             revision: store.revision(),
+            ignored: 0,
         }
     }
 

@@ -195,6 +195,9 @@ pub struct Ended {
 impl Daemon<'_> {
     /// Begins the next job if none is under way and there is something to do.
     pub(super) fn work(&mut self) {
+        if self.is_waiting() {
+            return;
+        }
         let Some(work) = self.kernel.next(self.ready) else {
             return;
         };

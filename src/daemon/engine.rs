@@ -13,7 +13,7 @@ use crate::compile::{self, Compiler, Ruleset};
 use crate::config::Settings;
 use crate::dataplane::links::Links;
 use crate::dataplane::{Handover, Wanted};
-use crate::source::{DirSource, News};
+use crate::source::{DirSource, FileContent, FileUpdate, News};
 use crate::store::journal::Saved;
 use crate::store::{Change, Store};
 
@@ -171,6 +171,23 @@ impl Engine {
         })
     }
 
+    /// Takes in what a source found; says what that touched.
+    pub fn take(&mut self, source: &str, updates: Vec<FileUpdate>) -> Touched {
+        self.change(|store, sink| store.apply(source, updates, sink))
+    }
+
+    /// Takes out everything that is of a source.
+    pub fn forget(&mut self, source: &str) {
+        let held = self.store.stamps(source).map(|(path, _)| FileUpdate {
+            path: path.to_owned(),
+            content: FileContent::Removed,
+        });
+        let updates: Vec<FileUpdate> = held.collect();
+        if !updates.is_empty() {
+            self.take(source, updates);
+        }
+    }
+
     /// Feeds the calculator with what `work` changes in the store.
     fn change(&mut self, work: impl FnOnce(&mut Store, &mut crate::store::Sink<'_>)) -> Touched {
         let before = self.store.revision();
@@ -316,7 +333,7 @@ impl Engine {
             .into_iter()
             .filter(|i| i.severity == Severity::Error);
         let mut degraded: Vec<Degraded> = errors.map(|issue| of_issue(&issue)).collect();
-        degraded.extend(self.store.unconfirmed().map(|path| Degraded {
+        degraded.extend(self.store.unconfirmed(DIR).map(|path| Degraded {
             reason:
                 "the file cannot be read now: its content of the snapshot is in force".to_owned(),
             object: path.to_owned(),
@@ -388,7 +405,7 @@ impl Engine {
 }
 
 /// What an update touched.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Touched {
     /// Any resource.
     pub resources: bool,

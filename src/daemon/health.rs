@@ -37,6 +37,8 @@ impl Daemon<'_> {
             object: object.clone(),
             place: backend.clone(),
         }));
+        let store = self.parts.engine.store();
+        degraded.extend(self.parts.datastore.degraded(store));
         degraded.extend(self.parts.engine.degraded());
         degraded
     }

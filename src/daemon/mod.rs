@@ -6,6 +6,11 @@ mod args;
 mod boot;
 mod connections;
 pub mod control;
+#[cfg(feature = "etcd")]
+mod datastore;
+#[cfg(not(feature = "etcd"))]
+#[path = "no_datastore.rs"]
+mod datastore;
 mod engine;
 mod health;
 mod http;
@@ -20,8 +25,10 @@ mod saving;
 mod settings;
 mod start;
 
+#[cfg(feature = "etcd")]
+pub use datastore::access;
 pub use report::{
-    ApplyReport, ConfigReport, Degraded, EndpointReport, Event, Happening, PlanReport,
+    ApplyReport, ConfigReport, Degraded, EndpointReport, Event, Happening, Override, PlanReport,
     SnapshotReport, SourceReport, State, Status,
 };
 

@@ -33,7 +33,7 @@ impl Daemon<'_> {
 
     /// Whether the directories are others now; none if settings are being written, and then they are read when they may be
     /// complete.
-    fn reload_settings(&mut self) -> Option<bool> {
+    pub(super) fn reload_settings(&mut self) -> Option<bool> {
         let read = self.parts.reload_settings(self.args);
         self.reload_at = read.err().map(|wait| Instant::now() + wait);
         read.ok()
@@ -45,7 +45,7 @@ impl Daemon<'_> {
     }
 
     /// Reads the directories; says whether a resource changed.
-    fn scan(&mut self, news: &News) -> bool {
+    pub(super) fn scan(&mut self, news: &News) -> bool {
         let mut changed = false;
         let mut news = news;
         loop {

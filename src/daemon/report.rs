@@ -48,18 +48,32 @@ pub struct EndpointReport {
     pub staged: Vec<String>,
 }
 
+/// An object that a local file and the datastore both have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// The resource.
+    pub object: String,
+    /// Where it is in force from.
+    pub file: String,
+    /// The key whose value is not in force.
+    pub key: String,
+}
+
 /// One source of resources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceReport {
-    /// `dir:PATH`.
+    /// `dir:PATH` or `etcd:URL`.
     pub name: String,
     /// Whether everything in force comes from the source itself (not from the snapshot).
     pub in_sync: bool,
     /// When it was last read, RFC 3339.
     pub last_contact: Option<String>,
-    /// Grows with every change.
+    /// Grows with every change; of a datastore, its own revision.
     pub revision: u64,
+    /// Keys of a datastore that hold nothing that matters to policy.
+    #[serde(default)]
+    pub ignored: u64,
 }
 
 /// The snapshot on disk.
@@ -106,6 +120,9 @@ pub struct Status {
     pub backend_reason: String,
     /// Sources.
     pub sources: Vec<SourceReport>,
+    /// What local files have in place of the datastore.
+    #[serde(default)]
+    pub local_overrides: Vec<Override>,
     /// Snapshot, if one was written or read.
     pub snapshot: Option<SnapshotReport>,
     /// Last apply.

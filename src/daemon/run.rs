@@ -154,6 +154,18 @@ impl<'a> Daemon<'a> {
         let wait = settings::Versions::now(self.args).unsettled();
         self.reload_at = wait.map(|wait| Instant::now() + wait);
         self.log_problems();
+        if self.is_waiting() {
+            // The network may wait for this service, and the datastore is behind the network.
+            notify::ready();
+        }
+    }
+
+    /// Whether nothing may be written into the kernel yet, because the datastore was never heard.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.ready && self.parts.is_complete && {
+            let parts = &self.parts;
+            parts.datastore.is_awaited(parts.engine.store())
+        }
     }
 
     async fn events(&mut self, mut served: Served, signals: &mut Signals) {
@@ -164,6 +176,7 @@ impl<'a> Daemon<'a> {
                 .configure(&self.parts.loaded.settings, &served.sender)
                 .await;
             self.work();
+            self.publish();
             if !self.parts.is_complete && !self.kernel.is_applying() {
                 self.complete();
             }
@@ -181,6 +194,7 @@ impl<'a> Daemon<'a> {
                 ended = self.kernel.ended() => self.ended(ended),
                 (generation, done) = self.saver.ended() => self.save_ended(generation, done),
                 news = self.parts.watcher.changed() => self.files_changed(&news),
+                news = self.parts.datastore.next() => self.datastore_news(news),
                 result = self.parts.monitor.changed(), if self.links_problem.is_none() => match result {
                     Ok(()) => self.links_changed(),
                     Err(error) => {
@@ -245,7 +259,10 @@ impl<'a> Daemon<'a> {
             self.cutter.due(),
             self.saver.due(),
         ];
-        let first = self.kernel.due().min(self.tick_at);
+        let first = match self.is_waiting() {
+            true => self.tick_at,
+            false => self.kernel.due().min(self.tick_at),
+        };
         due.into_iter().flatten().fold(first, Instant::min)
     }
 
@@ -324,6 +341,10 @@ impl<'a> Daemon<'a> {
     }
 
     pub(super) fn recalculate(&mut self, resources_changed: bool) {
+        // Half a list is a policy that nobody wrote; at its end everything is calculated.
+        if self.parts.datastore.is_listing() {
+            return;
+        }
         let noticed = Instant::now();
         let has_news = self.parts.engine.calculate();
         if has_news || resources_changed {

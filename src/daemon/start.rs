@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::args::Args;
 use super::boot;
+use super::datastore::Datastore;
 use super::engine::{DIR, Engine, QuickStart};
 use super::lock::{self, Lock, LockError};
 use super::report::Degraded;
@@ -38,6 +39,8 @@ pub struct Parts {
     pub source: DirSource,
     /// Their changes.
     pub watcher: Watcher,
+    /// The datastore, if one is configured.
+    pub datastore: Datastore,
     /// Resources to ruleset.
     pub engine: Engine,
     /// The kernel.
@@ -107,6 +110,7 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
         monitor,
         source,
         watcher,
+        datastore: Datastore::default(),
         engine,
         applier,
         backend: name,
@@ -122,6 +126,9 @@ pub async fn start(args: &Args) -> Result<Parts, Failure> {
             (parts.choice, parts.backend, parts.applier) =
                 backend(&parts.loaded, &parts.state_dir)?;
         }
+    }
+    if is_complete {
+        parts.configure_datastore();
     }
     parts.engine.calculate();
     Ok(parts)
@@ -204,6 +211,7 @@ impl Parts {
             self.engine.complete(*store, saved, &mut self.source);
         }
         self.is_complete = true;
+        self.configure_datastore();
     }
 
     fn first_look(&mut self, args: &Args, snapshot: Option<Saved>) {
@@ -286,6 +294,9 @@ impl Parts {
         }
         self.engine.set_settings(loaded.settings.clone());
         self.loaded = loaded;
+        if self.is_complete {
+            self.configure_datastore();
+        }
         set_log_level(&self.loaded);
     }
 }

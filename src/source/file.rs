@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
+use sha2::{Digest, Sha256};
+
 use super::refusal;
 use crate::api::Issue;
 
@@ -16,6 +18,9 @@ pub const MAX_FILE_BYTES: u64 = crate::api::yaml::MAX_BYTES as u64;
 
 /// A file emptied less than this ago may be half way through a rewrite in place.
 const EMPTY_GRACE: Duration = Duration::from_secs(1);
+
+/// In the place of the device of a file: the stamp is of a value in a datastore.
+const NO_DEVICE: u64 = u64::MAX;
 
 /// What tells one version of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,28 @@ impl Stamp {
             modified: (m0 as i64, m1 as i64),
             changed: (c0 as i64, c1 as i64),
         }
+    }
+
+    /// The version of a value in a datastore. The revision alone does not tell it: a restored backup uses revisions again.
+    pub fn of_value(revision: i64, value: &[u8]) -> Stamp {
+        let hash = Sha256::digest(value);
+        let word = |at: usize| {
+            hash[at..]
+                .first_chunk()
+                .map_or(0, |b| i64::from_le_bytes(*b))
+        };
+        Stamp {
+            device: NO_DEVICE,
+            inode: revision as u64,
+            size: value.len() as i64,
+            modified: (word(0), word(8)),
+            changed: (word(16), word(24)),
+        }
+    }
+
+    /// The revision of a value in a datastore; none for a file.
+    pub fn revision(&self) -> Option<u64> {
+        (self.device == NO_DEVICE).then_some(self.inode)
     }
 
     fn age(&self, now: SystemTime) -> Option<Duration> {

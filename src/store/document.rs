@@ -109,6 +109,31 @@ pub fn decode(body: &[u8], file: &Arc<str>, line: u32) -> Result<Resource, Vec<I
     }
 }
 
+/// The resource in a value of a datastore, whose lines mean nothing.
+///
+/// # Errors
+/// Why it is not accepted, or not under this key.
+pub fn from_value(value: &[u8], path: &Arc<str>) -> Result<Resource, Vec<Issue>> {
+    let origin = Origin {
+        file: path.clone(),
+        line: 0,
+    };
+    let refuse = |message: String| {
+        let help = "what was in force before stays until it is mended";
+        vec![crate::source::refusal(path, message, help)]
+    };
+    let document = serde_json::from_slice(value);
+    let document = document.map_err(|e| refuse(format!("is no JSON: {e}")))?;
+    let resource = api::parse_document(&document, &origin, &RuleLines::default())?;
+    match crate::source::fits(path, &resource.id) {
+        true => Ok(resource),
+        false => Err(refuse(format!(
+            "holds {}, which has another key",
+            resource.id
+        ))),
+    }
+}
+
 fn split(body: &[u8], origin: u32) -> Option<(RuleLines, &[u8])> {
     let mut take = Take(body);
     let mut list = || {

@@ -120,12 +120,31 @@ impl Store {
             FileContent::Removed => self.remove(&key, sink),
             FileContent::Unreadable(issue) => self.keep(&key, vec![issue]),
             FileContent::Unchanged => drop(self.unconfirmed.remove(&key)),
+            FileContent::Value(value, stamp) => self.value(key, &value, stamp, sink),
             FileContent::Text(text, stamp) => {
                 let path = key.path.clone();
                 let mut draft = Draft::new(self, key, sink);
                 let outcome = api::parse_each(&path, &text, &mut |resource| draft.push(resource));
                 draft.cut(outcome.valid);
                 draft.finish(outcome.issues, stamp);
+            }
+        }
+    }
+
+    /// Takes in the value of a key in a datastore, which holds one object.
+    fn value(&mut self, key: FileKey, value: &[u8], stamp: Stamp, sink: &mut Sink<'_>) {
+        let decoded = document::from_value(value, &key.path);
+        match decoded {
+            Ok(resource) => {
+                let mut draft = Draft::new(self, key, sink);
+                draft.push(resource);
+                draft.finish(Vec::new(), Some(stamp));
+            }
+            Err(mut issues) => {
+                if let (Some(first), Some(revision)) = (issues.first_mut(), stamp.revision()) {
+                    first.message = format!("{} (revision {revision})", first.message);
+                }
+                self.keep(&key, issues);
             }
         }
     }

@@ -304,11 +304,11 @@ fn a_seed_stays_until_the_source_speaks() {
     assert_eq!(view(&home.store), before);
     let paths: Vec<&str> = home.store.stamps("dir").map(|(path, _)| path).collect();
     assert_eq!(paths, ["a", "b", "c"]);
-    assert_eq!(home.store.unconfirmed().count(), 3);
+    assert_eq!(home.store.unconfirmed("dir").count(), 3);
     let scan = vec![sets("a", &["x"]), file("b", "{ not closed"), gone("c")];
     assert_eq!(apply(&mut home.store, "dir", scan), "-z");
     assert_eq!(
-        home.store.unconfirmed().collect::<Vec<_>>(),
+        home.store.unconfirmed("dir").collect::<Vec<_>>(),
         ["b"],
         "its content is the snapshot's still"
     );
@@ -386,7 +386,7 @@ fn an_unchanged_file_is_confirmed_without_being_read() {
         content: FileContent::Unchanged,
     };
     assert_eq!(apply(&mut home.store, "dir", vec![unchanged]), "");
-    assert_eq!(home.store.unconfirmed().count(), 0);
+    assert_eq!(home.store.unconfirmed("dir").count(), 0);
     assert_eq!(view(&home.store), "x=10.0.0.0/8@a");
 }
 

@@ -80,12 +80,54 @@ impl Store {
     /// What is wrong now, sorted by place.
     pub fn problems(&self) -> Vec<Issue> {
         let mut issues: Vec<Issue> = self.issues.values().flatten().cloned().collect();
-        issues.extend(self.table.losers().map(|at| self.conflict(at)));
+        let conflicts = self.table.losers().filter(|at| !self.is_override(*at));
+        issues.extend(conflicts.map(|at| self.conflict(at)));
         issues.sort_by(|a, b| {
             let left = (&a.file, a.line, a.column, &a.object, &a.message);
             left.cmp(&(&b.file, b.line, b.column, &b.object, &b.message))
         });
         issues
+    }
+
+    /// Whether the entry gave way to one of another source, as it should.
+    fn is_override(&self, loser: u32) -> bool {
+        let source = |at: u32| &self.files[self.table.entry(at).file as usize].key.source;
+        let id = self.table.entry(loser).id();
+        self.table
+            .find(&id)
+            .is_some_and(|winner| source(winner) != source(loser))
+    }
+
+    /// What a local file and a datastore both have: the id, where the one in force is, and where the other is. Sorted.
+    pub fn overrides(&self) -> Vec<(ResourceId, Origin, Origin)> {
+        let losers = self.table.losers().filter(|at| self.is_override(*at));
+        let of = |at| {
+            let entry = self.table.entry(at);
+            let winner = self.origin(&entry.id()).unwrap_or_default();
+            (entry.id(), winner, self.origin_of(entry))
+        };
+        let mut found: Vec<_> = losers.map(of).collect();
+        found.sort();
+        found
+    }
+
+    /// Paths of a source from `from` up to but not `end`, sorted, of which content is in force, with its version.
+    pub fn held_between(
+        &self,
+        source: &str,
+        from: &str,
+        end: &str,
+    ) -> impl Iterator<Item = (&str, Option<Stamp>)> {
+        // No source has an empty name, so these come before all that have these paths.
+        let bound = |path: &str| FileKey {
+            path: path.into(),
+            source: "".into(),
+        };
+        let files = self.by_key.range(bound(from)..bound(end));
+        let of_source = move |(key, _): &(&FileKey, &u32)| &*key.source == source;
+        files
+            .filter(of_source)
+            .map(|(key, at)| (&*key.path, self.files[*at as usize].stamp))
     }
 
     /// An error for a place of an object that is also elsewhere.
@@ -107,9 +149,13 @@ impl Store {
         self.outdated.iter().map(|key| &*key.path)
     }
 
-    /// Paths of the files that are in force from a snapshot, because their source has not delivered them.
-    pub fn unconfirmed(&self) -> impl Iterator<Item = &str> {
-        self.unconfirmed.iter().map(|key| &*key.path)
+    /// Paths of the files of a source that are in force from a snapshot, because their source has not delivered them.
+    pub fn unconfirmed(&self, source: &str) -> impl Iterator<Item = &str> {
+        let of_source = self
+            .unconfirmed
+            .iter()
+            .filter(move |key| *key.source == *source);
+        of_source.map(|key| &*key.path)
     }
 
     /// Paths of files with errors of which no whole content is known, not even of an earlier time, so that only their valid

@@ -71,6 +71,7 @@ fn said(updates: &[FileUpdate]) -> Vec<String> {
             }
         }
         FileContent::Unchanged => "unchanged".to_owned(),
+        FileContent::Value(..) => "a value".to_owned(),
         FileContent::Unreadable(issue) => issue.message.clone(),
         FileContent::Removed => "removed".to_owned(),
     };

@@ -1,0 +1,125 @@
+//! Where the datastore is: `/etc/moat/moatctl.toml`, the settings of moatd and the environment, or calicoctl's configuration.
+
+use std::path::{Path, PathBuf};
+
+use crate::api::yaml;
+use crate::config::DatastoreType;
+use crate::ctl::{EX_CONFIG, Failure, Global, files};
+use crate::etcd::{Access, Material};
+
+const MOATCTL: &str = "/etc/moat/moatctl.toml";
+const CALICOCTL: &str = "/etc/calico/calicoctl.cfg";
+const FIELDS: [&str; 12] = [
+    "datastoreType",
+    "etcdEndpoints",
+    "etcdDiscoverySrv",
+    "etcdUsername",
+    "etcdPassword",
+    "etcdKeyFile",
+    "etcdCertFile",
+    "etcdCACertFile",
+    "etcdKey",
+    "etcdCert",
+    "etcdCACert",
+    "etcdPasswordFile",
+];
+
+/// How the datastore is reached; none if no datastore is configured.
+pub fn find(global: &Global) -> Result<Option<Access>, Failure> {
+    if let Some(file) = &global.config
+        && is_calicoctl(file)
+    {
+        return calicoctl(file).map(Some);
+    }
+    let own = PathBuf::from(MOATCTL);
+    let config = global.config.clone().or(own.exists().then_some(own));
+    let settings = files::settings(
+        &Global {
+            config,
+            ..global.clone()
+        },
+        &[],
+    )?
+    .settings;
+    if settings.datastore_type == DatastoreType::EtcdV3 {
+        return Ok(Some(crate::daemon::access(&settings)));
+    }
+    let file = Path::new(CALICOCTL);
+    match global.config.is_none() && file.exists() {
+        true => calicoctl(file).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// As [`find`], where there must be one.
+pub fn require(global: &Global) -> Result<Access, Failure> {
+    find(global)?.ok_or_else(|| {
+        let text = format!(
+            "no datastore is configured: set etcdEndpoints and datastoreType in {MOATCTL} or /etc/moat/moat.toml, or ETCD_ENDPOINTS in the environment, or write {CALICOCTL}"
+        );
+        Failure::new(EX_CONFIG, text)
+    })
+}
+
+/// Whether the file is in calicoctl's format, which is YAML with a kind.
+fn is_calicoctl(file: &Path) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let is_kind = |line: &str| line.trim_start().starts_with("kind:");
+    text.lines().any(is_kind)
+}
+
+fn calicoctl(file: &Path) -> Result<Access, Failure> {
+    let wrong = |what: String| {
+        let text = format!("Error reading config file: {}: {what}", file.display());
+        Failure::new(EX_CONFIG, text)
+    };
+    let text = std::fs::read(file).map_err(|e| wrong(e.to_string()))?;
+    let (documents, error) = yaml::documents(&text);
+    if let Some(error) = error {
+        return Err(wrong(format!("line {}: {}", error.line, error.message)));
+    }
+    let document = documents.first().map(serde_json::to_value);
+    let document = document.and_then(Result::ok).unwrap_or_default();
+    if document["apiVersion"] != "projectcalico.org/v3" || document["kind"] != "CalicoAPIConfig" {
+        return Err(wrong(
+            "is no CalicoAPIConfig of projectcalico.org/v3".to_owned(),
+        ));
+    }
+    let spec = document["spec"].as_object().cloned().unwrap_or_default();
+    let text = |name: &str| {
+        let text = spec.get(name).and_then(serde_json::Value::as_str);
+        text.filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let is_other = |name: &&String| {
+        !FIELDS.contains(&name.as_str()) && !name.starts_with("k8s") && *name != "kubeconfig"
+    };
+    if let Some(other) = spec.keys().find(is_other) {
+        return Err(wrong(format!("unknown field {other}")));
+    }
+    if text("datastoreType").is_some_and(|kind| kind != "etcdv3")
+        || text("etcdEndpoints").or(text("etcdDiscoverySrv")).is_none()
+    {
+        return Err(wrong(
+            "its datastore is not etcdv3 with etcdEndpoints, the one that moatctl can use"
+                .to_owned(),
+        ));
+    }
+    let material = |inline: &str, file: &str| {
+        let inline = text(inline).map(Material::Inline);
+        inline.or_else(|| text(file).map(|path| Material::File(path.into())))
+    };
+    let endpoints = text("etcdEndpoints").unwrap_or_default();
+    let endpoints = endpoints
+        .split(',')
+        .map(str::trim)
+        .filter(|e| !e.is_empty());
+    Ok(Access {
+        endpoints: endpoints.map(str::to_owned).collect(),
+        discovery: text("etcdDiscoverySrv"),
+        ca: material("etcdCACert", "etcdCACertFile"),
+        certificate: material("etcdCert", "etcdCertFile"),
+        key: material("etcdKey", "etcdKeyFile"),
+        username: text("etcdUsername"),
+        password: material("etcdPassword", "etcdPasswordFile"),
+    })
+}

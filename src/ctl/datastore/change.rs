@@ -1,0 +1,295 @@
+//! `moatctl create`, `apply`, `replace` and `delete`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::db::{Db, Stored};
+use super::{Inputs, cut};
+use crate::api::{Kind, Resource, ResourceId, Spec};
+use crate::ctl::{EX_NO, EX_OK, EX_USAGE, Failure, Global, Outcome, output};
+use crate::etcd::Condition;
+use crate::etcd::{document, keys};
+
+/// How often a write is tried that others come before.
+const TRIES: u32 = 5;
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+const CLUSTER_TIERS: [(&str, Option<f64>, &str); 3] = [
+    ("default", Some(1_000_000.0), "Deny"),
+    ("kube-admin", Some(1000.0), "Pass"),
+    ("kube-baseline", Some(10_000_000.0), "Pass"),
+];
+
+/// What is to become of resources in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// They must be new.
+    Create,
+    /// They may be new or there.
+    Apply,
+    /// They must be there.
+    Replace,
+}
+
+impl Verb {
+    fn done(self) -> &'static str {
+        match self {
+            Verb::Create => "created",
+            Verb::Apply => "applied",
+            Verb::Replace => "replaced",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Verb::Create => "create",
+            Verb::Apply => "apply",
+            Verb::Replace => "replace",
+        }
+    }
+}
+
+/// Command line of the three.
+#[derive(Debug, Args)]
+pub struct Change {
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Resources that exist are left as they are (create)
+    #[arg(long)]
+    skip_exists: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Change {
+    /// Writes the resources of files.
+    pub fn run(&self, global: &Global, verb: Verb) -> Outcome {
+        let resources = self.inputs.read(global)?;
+        let mut db = Db::open(global)?;
+        if verb != Verb::Create || !self.skip_exists {
+            warn(&mut db, &resources, &[])?;
+        }
+        let mut tally = Tally::new(&resources, self.dry_run);
+        for resource in &resources {
+            match self.one(&mut db, verb, resource) {
+                Ok(()) => tally.done += 1,
+                Err(failure) => {
+                    tally.errors.push(failure.message);
+                    if verb == Verb::Replace {
+                        break;
+                    }
+                }
+            }
+        }
+        tally.report(verb.name(), verb.done())
+    }
+
+    fn one(&self, db: &mut Db, verb: Verb, resource: &Resource) -> Result<(), Failure> {
+        writable(resource.id.kind)?;
+        let given = resource.meta.version.clone();
+        for _ in 0..TRIES {
+            let before = db.get(&resource.id)?;
+            if before.is_some() && verb == Verb::Create {
+                return match self.skip_exists {
+                    true => Ok(()),
+                    false => Err(refusal("resource already exists", &resource.id)),
+                };
+            }
+            if before.is_none() && verb == Verb::Replace {
+                return Err(refusal("resource does not exist", &resource.id));
+            }
+            if let Some(before) = &before
+                && !given.is_empty()
+                && given != before.revision.to_string()
+            {
+                return Err(refusal("update conflict", &resource.id));
+            }
+            if before.is_none() {
+                check_new(db, resource)?;
+            }
+            if self.dry_run || write(db, resource, before.as_ref())? {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(refusal("update conflict", &resource.id))
+    }
+}
+
+/// Says before anything is written which endpoints would be cut off.
+pub fn warn(db: &mut Db, changed: &[Resource], removed: &[ResourceId]) -> Result<(), Failure> {
+    for warning in cut::check(db, changed, removed)? {
+        eprintln!("moatctl: warning: {warning}");
+    }
+    Ok(())
+}
+
+/// Writes unless somebody else came before; says whether it did.
+fn write(db: &mut Db, resource: &Resource, before: Option<&Stored>) -> Result<bool, Failure> {
+    let stored = document::complete(resource, before.map(|b| &b.document));
+    let (key, stored, condition) = match before {
+        Some(before) => {
+            let id = keys::parse(&before.key);
+            let name = id.map_or(resource.id.name.clone(), |id| id.name);
+            let mut stored = stored;
+            stored["metadata"]["name"] = name.into();
+            (
+                before.key.clone(),
+                stored,
+                Condition::Revision(before.revision),
+            )
+        }
+        None => (keys::key(&resource.id), stored, Condition::Absent),
+    };
+    Ok(db.put(&key, condition, &stored)?.is_some())
+}
+
+/// What must be there before a resource can be.
+fn check_new(db: &mut Db, resource: &Resource) -> Result<(), Failure> {
+    let global = |kind, name: &str| ResourceId {
+        kind,
+        namespace: String::new(),
+        name: name.to_owned(),
+    };
+    if let Spec::Policy(_) | Spec::Staged(..) = &resource.spec {
+        let value = resource.raw.value();
+        let tier = value["spec"]["tier"].as_str().unwrap_or("default");
+        if tier != "default" && db.get(&global(Kind::Tier, tier))?.is_none() {
+            let text = format!(
+                "{}: the tier {tier} does not exist: create it first",
+                resource.id
+            );
+            return Err(Failure::new(EX_NO, text));
+        }
+    }
+    if resource.id.kind == Kind::Node {
+        initialize(db)?;
+    }
+    Ok(())
+}
+
+/// What Calico's client makes with the first Node: the cluster's own information and its tiers.
+pub fn initialize(db: &mut Db) -> Result<(), Failure> {
+    let guid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    let guid = guid.trim().replace('-', "");
+    let information = serde_json::json!({
+        "kind": "ClusterInformation", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "default"},
+        "spec": {"clusterGUID": guid, "clusterType": "moat", "datastoreReady": true},
+    });
+    let mut documents = vec![information];
+    for (name, order, action) in CLUSTER_TIERS {
+        documents.push(serde_json::json!({
+            "kind": "Tier", "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": name}, "spec": {"order": order, "defaultAction": action},
+        }));
+    }
+    for document in documents {
+        let parsed = crate::api::parse_bytes("moatctl", document.to_string().as_bytes());
+        for resource in parsed.resources {
+            let stored = document::complete(&resource, None);
+            // What is there already stays.
+            db.put(&keys::key(&resource.id), Condition::Absent, &stored)?;
+        }
+    }
+    Ok(())
+}
+
+/// Kinds that only Calico's own programs write.
+pub fn writable(kind: Kind) -> Result<(), Failure> {
+    use Kind::*;
+    match kind {
+        ClusterInformation | IPAMBlock | IPAMHandle | BlockAffinity => {
+            let text = format!("operation is not supported on {kind}");
+            Err(Failure::new(EX_NO, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A refusal in calicoctl's words.
+pub fn refusal(what: &str, id: &ResourceId) -> Failure {
+    let name = match id.namespace.as_str() {
+        "" => id.name.clone(),
+        namespace => format!("{namespace}/{}", id.name),
+    };
+    Failure::new(EX_NO, format!("{what}: {}({name})", id.kind))
+}
+
+/// How far a command came.
+struct Tally {
+    total: usize,
+    kind: Option<Kind>,
+    done: usize,
+    errors: Vec<String>,
+    dry_run: bool,
+}
+
+impl Tally {
+    fn new(resources: &[Resource], dry_run: bool) -> Tally {
+        let first = resources.first().map(|r| r.id.kind);
+        Tally {
+            total: resources.len(),
+            kind: first.filter(|kind| resources.iter().all(|r| r.id.kind == *kind)),
+            done: 0,
+            errors: Vec::new(),
+            dry_run,
+        }
+    }
+
+    fn report(&self, verb: &str, done: &str) -> Outcome {
+        let kind = self.kind.map_or(String::new(), |kind| format!("'{kind}' "));
+        let errors = self.errors.join(", ");
+        let note = if self.dry_run {
+            " (dry run: nothing was written)"
+        } else {
+            ""
+        };
+        if self.errors.is_empty() {
+            output::print_text(&format!(
+                "Successfully {done} {} {kind}resource(s){note}",
+                self.done
+            ))?;
+            return Ok(EX_OK);
+        }
+        let text = match (self.total, self.done) {
+            (1, _) | (_, 0) => format!("failed to {verb} {kind}resource: [{errors}]"),
+            (total, n) => format!(
+                "Partial success: {done} the first {n} out of {total} {kind}resources{note}\nhit error: [{errors}]"
+            ),
+        };
+        Err(Failure::new(EX_NO, text))
+    }
+}
+
+/// The ids that a kind and names on the command line mean.
+pub fn named(
+    kind: &str,
+    names: &[String],
+    namespace: Option<&str>,
+) -> Result<Vec<ResourceId>, Failure> {
+    let usage = |text: String| Failure::new(EX_USAGE, text);
+    let kind: Kind = kind.parse().map_err(|e| usage(format!("{e}")))?;
+    if namespace.is_some() && !kind.is_namespaced() {
+        return Err(usage(format!(
+            "{kind} is not in a namespace: leave out --namespace"
+        )));
+    }
+    if names.is_empty() {
+        return Err(usage(
+            "No resources specified: name them, or say -f".to_owned(),
+        ));
+    }
+    let namespace = match kind.is_namespaced() {
+        true => namespace.unwrap_or("default"),
+        false => "",
+    };
+    let id = |name: &String| ResourceId {
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.clone(),
+    };
+    Ok(names.iter().map(id).collect())
+}

@@ -1,0 +1,172 @@
+//! A warning before a change that takes the last rule away that lets anything to an endpoint.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::db::Db;
+use crate::api::{
+    self, Action, HostEndpoint, Kind, Policy, Profile, Resource, ResourceId, Rule, Spec,
+};
+use crate::ctl::Failure;
+
+/// Kinds that decide whether anything is let in.
+const KINDS: [Kind; 3] = [Kind::HostEndpoint, Kind::GlobalNetworkPolicy, Kind::Profile];
+/// The built-in profile that allows everything.
+const ALLOW_ALL: &str = "projectcalico-default-allow";
+
+type Resources = BTreeMap<ResourceId, Resource>;
+
+/// Endpoints that something may reach now, and nothing but failsafes after these changes and removals. What is stored and cannot be read
+/// counts as nothing: hosts keep their last good version of it.
+pub fn check(
+    db: &mut Db,
+    changed: &[Resource],
+    removed: &[ResourceId],
+) -> Result<Vec<String>, Failure> {
+    let decides = |kind: Kind| KINDS.contains(&kind);
+    if !changed.iter().any(|r| decides(r.id.kind)) && !removed.iter().any(|id| decides(id.kind)) {
+        return Ok(Vec::new());
+    }
+    let mut before = Resources::new();
+    for kind in KINDS {
+        for stored in db.list(kind, None)? {
+            let parsed = api::parse_bytes(&stored.key, stored.document.to_string().as_bytes());
+            before.extend(parsed.resources.into_iter().map(|r| (r.id.clone(), r)));
+        }
+    }
+    let mut after = before.clone();
+    after.extend(changed.iter().map(|r| (r.id.clone(), r.clone())));
+    removed.iter().for_each(|id| drop(after.remove(id)));
+    Ok(cut(&before, &after))
+}
+
+/// Endpoints of both that lose their only allow rules, in words.
+fn cut(before: &Resources, after: &Resources) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (id, old) in before {
+        let Some(new) = after.get(id) else { continue };
+        let (Spec::HostEndpoint(was), Spec::HostEndpoint(will)) = (&old.spec, &new.spec) else {
+            continue;
+        };
+        if is_reachable(old, was, before) && !is_reachable(new, will, after) {
+            warnings.push(format!(
+                "{id} on {} loses its only ingress rules that allow anything: only failsafe ports stay open there",
+                will.node
+            ));
+        }
+    }
+    warnings
+}
+
+/// Whether any rule that applies allows ingress: a policy's, or a profile's where no policy applies.
+fn is_reachable(resource: &Resource, endpoint: &HostEndpoint, all: &Resources) -> bool {
+    let profile = |name: &String| match &all.get(&profile_id(name))?.spec {
+        Spec::Profile(profile) => Some(Arc::clone(profile)),
+        _ => None,
+    };
+    let profiles: Vec<Arc<Profile>> = endpoint.profiles.iter().filter_map(profile).collect();
+    let mut labels: BTreeMap<String, String> = BTreeMap::new();
+    for profile in &profiles {
+        labels.extend(profile.labels.clone());
+    }
+    labels.extend(resource.meta.labels.clone());
+    let applies = |other: &&Resource| match &other.spec {
+        Spec::Policy(policy) => policy.applies_ingress && policy.selector.matches(&labels),
+        _ => false,
+    };
+    let policies: Vec<&Resource> = all.values().filter(applies).collect();
+    if policies.is_empty() {
+        let is_open = endpoint.profiles.iter().any(|name| name == ALLOW_ALL);
+        return is_open || profiles.iter().any(|profile| allows(&profile.ingress));
+    }
+    let rules = |resource: &&Resource| match &resource.spec {
+        Spec::Policy(policy) => allows_ingress(policy),
+        _ => false,
+    };
+    policies.iter().any(rules)
+}
+
+fn allows_ingress(policy: &Policy) -> bool {
+    allows(&policy.ingress)
+}
+
+/// What is passed on may be allowed by what follows.
+fn allows(rules: &[Rule]) -> bool {
+    rules
+        .iter()
+        .any(|rule| matches!(rule.action, Action::Allow | Action::Pass))
+}
+
+fn profile_id(name: &str) -> ResourceId {
+    ResourceId {
+        kind: Kind::Profile,
+        namespace: String::new(),
+        name: name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world(documents: &str) -> Resources {
+        let parsed = api::parse_bytes("t", documents.as_bytes());
+        assert!(!parsed.has_errors(), "{:?}", parsed.issues);
+        parsed
+            .resources
+            .into_iter()
+            .map(|r| (r.id.clone(), r))
+            .collect()
+    }
+
+    const ENDPOINT: &str = "{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: e, labels: {role: web}}, spec: {node: h, interfaceName: eth0}}\n---\n";
+
+    fn policy(name: &str, rest: &str) -> String {
+        format!(
+            "{{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {{name: {name}}}, spec: {{types: [Ingress], {rest}}}}}\n---\n"
+        )
+    }
+
+    #[test]
+    fn the_last_allow_rule() {
+        let allow = policy("a", "selector: role == 'web', ingress: [{action: Allow}]");
+        let deny = policy("d", "selector: all(), ingress: [{action: Deny}]");
+        let both = world(&format!("{ENDPOINT}{allow}{deny}"));
+        let less = world(&format!("{ENDPOINT}{deny}"));
+        let said = cut(&both, &less);
+        assert!(
+            said.len() == 1 && said[0].contains("HostEndpoint/e on h"),
+            "{said:?}"
+        );
+        assert!(cut(&less, &both).is_empty() && cut(&less, &less).is_empty());
+        let other = policy("o", "selector: has(role), ingress: [{action: Pass}]");
+        assert!(cut(&both, &world(&format!("{ENDPOINT}{deny}{other}"))).is_empty());
+        // A changed label has the same effect as a removed policy.
+        let moved = ENDPOINT.replace("role: web", "role: db");
+        assert_eq!(
+            cut(&both, &world(&format!("{moved}{allow}{deny}"))).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn profiles_count_until_a_policy_applies() {
+        let endpoint = ENDPOINT.replace(
+            "interfaceName",
+            "profiles: [projectcalico-default-allow], interfaceName",
+        );
+        let open = world(&endpoint);
+        let deny = policy("d", "selector: all(), ingress: [{action: Deny}]");
+        assert_eq!(cut(&open, &world(&format!("{endpoint}{deny}"))).len(), 1);
+        assert!(
+            cut(
+                &open,
+                &world(&endpoint.replace(
+                    "[projectcalico-default-allow]",
+                    "[projectcalico-default-allow, p]"
+                ))
+            )
+            .is_empty()
+        );
+    }
+}

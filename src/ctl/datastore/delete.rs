@@ -1,0 +1,124 @@
+//! `moatctl delete`.
+
+use clap::Args;
+
+use super::Inputs;
+use super::change::{named, refusal, warn, writable};
+use super::db::Db;
+use crate::api::{Kind, Resource, ResourceId};
+use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
+use crate::etcd::{Condition, Write};
+
+/// Command line of `delete`.
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// Kind or its alias
+    kind: Option<String>,
+    /// Names
+    names: Vec<String>,
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Namespace of the resources
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Resources that do not exist are no error
+    #[arg(short = 's', long)]
+    skip_not_exists: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Delete {
+    /// Removes resources.
+    pub fn run(&self, global: &Global) -> Outcome {
+        let (ids, versions) = self.ids(global)?;
+        let mut db = Db::open(global)?;
+        warn(&mut db, &[], &ids)?;
+        let (mut done, mut errors) = (0, Vec::new());
+        for (id, version) in ids.iter().zip(&versions) {
+            match self.one(&mut db, id, version) {
+                Ok(()) => done += 1,
+                Err(failure) => errors.push(failure.message),
+            }
+        }
+        let first = ids.first().map(|id| id.kind);
+        let kind = first.filter(|kind| ids.iter().all(|id| id.kind == *kind));
+        let kind = kind.map_or(String::new(), |kind| format!("'{kind}' "));
+        if !errors.is_empty() {
+            let text = format!("Failed to delete {kind}resource: [{}]", errors.join(", "));
+            return Err(Failure::new(EX_NO, text));
+        }
+        let note = if self.dry_run {
+            " (dry run: nothing was written)"
+        } else {
+            ""
+        };
+        output::print_text(&format!(
+            "Successfully deleted {done} {kind}resource(s){note}"
+        ))?;
+        Ok(EX_OK)
+    }
+
+    fn ids(&self, global: &Global) -> Result<(Vec<ResourceId>, Vec<String>), Failure> {
+        let Some(kind) = &self.kind else {
+            let mut resources = self.inputs.read(global)?;
+            // Endpoints first: what protects them goes after them.
+            resources.reverse();
+            let version = |r: &Resource| r.meta.version.clone();
+            let versions = resources.iter().map(version).collect();
+            return Ok((resources.into_iter().map(|r| r.id).collect(), versions));
+        };
+        let ids = named(kind, &self.names, self.namespace.as_deref())?;
+        let versions = vec![String::new(); ids.len()];
+        Ok((ids, versions))
+    }
+
+    fn one(&self, db: &mut Db, id: &ResourceId, version: &str) -> Result<(), Failure> {
+        writable(id.kind)?;
+        let Some(before) = db.get(id)? else {
+            return match self.skip_not_exists {
+                true => Ok(()),
+                false => Err(refusal("resource does not exist", id)),
+            };
+        };
+        if !version.is_empty() && version != before.revision.to_string() {
+            return Err(refusal("update conflict", id));
+        }
+        if self.dry_run {
+            return Ok(());
+        }
+        if id.kind == Kind::Node {
+            remove_dependents(db, &id.name)?;
+        }
+        let condition = Condition::Revision(before.revision);
+        match db.write(&before.key, condition, Write::Delete)? {
+            Some(_) => Ok(()),
+            None => Err(refusal("update conflict", id)),
+        }
+    }
+}
+
+/// What belongs to a node goes with it, as with Calico's client; addresses of its workloads stay assigned.
+fn remove_dependents(db: &mut Db, node: &str) -> Result<(), Failure> {
+    use Kind::*;
+    for kind in [
+        HostEndpoint,
+        WorkloadEndpoint,
+        BGPPeer,
+        FelixConfiguration,
+        BGPConfiguration,
+    ] {
+        for found in db.list(kind, None)? {
+            let by_name = matches!(kind, FelixConfiguration | BGPConfiguration);
+            let belongs = match by_name {
+                true => found.document["metadata"]["name"] == format!("node.{node}").as_str(),
+                false => found.document["spec"]["node"] == node,
+            };
+            if belongs {
+                db.write(&found.key, Condition::Always, Write::Delete)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! Commands that write and read a datastore, with calicoctl's verbs, messages and exit codes (facts 10).
+
+mod access;
+mod addresses;
+mod change;
+mod cut;
+mod db;
+mod delete;
+mod diff;
+mod edit;
+mod migrate;
+mod read;
+mod render;
+
+pub use addresses::{Ipam, Node};
+pub use change::{Change, Verb};
+pub use delete::Delete;
+pub use diff::Diff;
+pub use edit::{Label, Patch};
+pub use migrate::{Datastore, Import};
+pub use read::{Wanted, is_configured, show};
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{EX_NO, EX_NOINPUT, Failure, Global, files};
+use crate::api::{Kind, Resource};
+
+/// Files with resources.
+#[derive(Clone, Debug, Args)]
+pub struct Inputs {
+    /// File with resources, directory of *.yaml, *.yml and *.json files, or - for standard input; may be repeated
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    filenames: Vec<PathBuf>,
+    /// Also the directories in directories
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// Files without resources are no error
+    #[arg(long)]
+    skip_empty: bool,
+}
+
+impl Inputs {
+    /// Everything is read and checked before anything is sent.
+    fn read(&self, global: &Global) -> Result<Vec<Resource>, Failure> {
+        if self.filenames.is_empty() {
+            return Err(Failure::new(
+                super::EX_USAGE,
+                "No resources specified: say -f",
+            ));
+        }
+        let mut paths = self.filenames.clone();
+        if self.recursive {
+            for path in self.filenames.iter().filter(|path| path.is_dir()) {
+                directories(path, &mut paths)?;
+            }
+        }
+        let read = files::read(global, &paths)?;
+        files::complain(&read.issues);
+        if read.is_invalid() {
+            let text = "failed to execute command: the input is invalid, nothing was sent";
+            return Err(Failure::new(EX_NO, text));
+        }
+        if read.resources.is_empty() && !self.skip_empty {
+            return Err(Failure::new(EX_NO, "No resources specified"));
+        }
+        let mut resources = read.resources;
+        resources.sort_by_key(|r| (rank(r.id.kind), r.id.clone()));
+        Ok(resources)
+    }
+}
+
+/// What others refer to comes first, so that no host is closed for the moment between an endpoint and its policies.
+fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::Tier => 0,
+        Kind::HostEndpoint | Kind::WorkloadEndpoint => 2,
+        _ => 1,
+    }
+}
+
+fn directories(dir: &std::path::Path, paths: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let wrong = |e| Failure::new(EX_NOINPUT, format!("cannot read {}: {e}", dir.display()));
+    for entry in std::fs::read_dir(dir).map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        // Not through links, which may lead back.
+        if entry.file_type().map_err(wrong)?.is_dir() {
+            paths.push(entry.path());
+            directories(&entry.path(), paths)?;
+        }
+    }
+    Ok(())
+}

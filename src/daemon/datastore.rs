@@ -1,0 +1,229 @@
+//! The datastore beside the policy directories: local files win over it, and what it last said stays in force while it is away.
+
+use std::collections::BTreeMap;
+
+use super::engine::Touched;
+use super::report::{Degraded, Override, SourceReport};
+use super::run::Daemon;
+use super::start::Parts;
+use crate::calc::HostEp;
+use crate::config::{DatastoreType, Settings};
+use crate::etcd::{Access, Material};
+use crate::publish::{Alive, EndpointState, Publisher, Registration, Wish};
+use crate::source::etcd::{ETCD, EtcdSource, News};
+use crate::store::Store;
+
+/// News that are taken before what follows from them is calculated.
+const BATCH: usize = 64;
+/// Where Calico's programs find the password; it is no setting, because settings are shown.
+const PASSWORD_ENV: [&str; 2] = ["CALICO_ETCD_PASSWORD", "ETCD_PASSWORD"];
+
+/// The datastore, if one is configured.
+#[derive(Debug, Default)]
+pub struct Datastore {
+    source: Option<EtcdSource>,
+    publisher: Option<Publisher>,
+}
+
+/// How etcd is reached according to the settings.
+pub fn access(settings: &Settings) -> Access {
+    let file = |path: &Option<_>| path.clone().map(Material::File);
+    let given = PASSWORD_ENV
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    let inline = given.filter(|text| !text.is_empty()).map(Material::Inline);
+    Access {
+        endpoints: settings.etcd_endpoints.clone(),
+        discovery: settings.etcd_discovery_srv.clone(),
+        ca: file(&settings.etcd_ca_file),
+        certificate: file(&settings.etcd_cert_file),
+        key: file(&settings.etcd_key_file),
+        username: settings.etcd_username.clone(),
+        password: file(&settings.etcd_password_file)
+            .or(inline.filter(|_| settings.etcd_username.is_some())),
+    }
+}
+
+impl Datastore {
+    /// Follows what the settings say, which may be nothing. Says whether anything is followed.
+    pub fn configure(&mut self, settings: &Settings) -> bool {
+        let wanted = match settings.datastore_type {
+            DatastoreType::None => None,
+            DatastoreType::EtcdV3 => Some(access(settings)),
+        };
+        if self.source.as_ref().map(EtcdSource::access) != wanted.as_ref() {
+            self.publisher = wanted.clone().map(Publisher::start);
+            self.source = wanted.map(EtcdSource::start);
+        }
+        self.source.is_some()
+    }
+
+    /// Waits for news; for ever, when nothing is followed. Nothing is lost when the wait is cancelled.
+    pub async fn next(&mut self) -> News {
+        match &mut self.source {
+            Some(source) => source.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether a list is under way, so that nothing is to be calculated now.
+    pub fn is_listing(&self) -> bool {
+        self.source.as_ref().is_some_and(EtcdSource::is_listing)
+    }
+
+    /// Whether nothing was ever heard from the datastore, neither now nor in the time of the snapshot.
+    pub fn is_awaited(&self, store: &Store) -> bool {
+        let source = self.source.as_ref();
+        source.is_some_and(|source| !source.is_synced()) && store.stamps(ETCD).next().is_none()
+    }
+
+    /// Why what is in force may be older than the datastore.
+    pub fn degraded(&self, store: &Store) -> Option<Degraded> {
+        let source = self.source.as_ref()?;
+        let problem = source.problem()?;
+        let instead = match self.is_awaited(store) {
+            true => "nothing was ever read from it, so the rules in the kernel stay as they are until it was".to_owned(),
+            false if source.revision() == 0 => "the policy of the snapshot is in force".to_owned(),
+            false => format!("the policy of its revision {} is in force", source.revision()),
+        };
+        Some(Degraded {
+            reason: format!("{problem}: {instead}"),
+            object: "datastore".to_owned(),
+            place: place(source),
+        })
+    }
+
+    /// What is or will soon be wrong, and what is not used.
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = self.source.iter().flat_map(EtcdSource::warnings);
+        let problems = self.publisher.iter().flat_map(Publisher::problems);
+        warnings.cloned().chain(problems).collect()
+    }
+
+    /// As a source of resources.
+    pub fn report(&self) -> Option<SourceReport> {
+        let source = self.source.as_ref()?;
+        let contact = source.contact().map(humantime::format_rfc3339_millis);
+        Some(SourceReport {
+            name: format!("etcd:{}", place(source)),
+            in_sync: source.problem().is_none(),
+            last_contact: contact.map(|time| time.to_string()),
+            revision: source.revision().unsigned_abs(),
+            ignored: source.ignored(),
+        })
+    }
+}
+
+/// The endpoint in use, else all.
+fn place(source: &EtcdSource) -> String {
+    let access = source.access();
+    match (source.endpoint(), &access.discovery) {
+        (Some(endpoint), _) => endpoint.to_owned(),
+        (None, Some(domain)) => format!("SRV {domain}"),
+        (None, None) => access.endpoints.join(","),
+    }
+}
+
+/// What local files have in place of the datastore.
+pub fn overrides(store: &Store) -> Vec<Override> {
+    let of = |(id, winner, loser): (
+        crate::api::ResourceId,
+        crate::api::Origin,
+        crate::api::Origin,
+    )| Override {
+        object: id.to_string(),
+        file: winner.to_string(),
+        key: loser
+            .file
+            .trim_start_matches(crate::source::etcd::SCHEME)
+            .to_owned(),
+    };
+    store.overrides().into_iter().map(of).collect()
+}
+
+impl Parts {
+    /// Follows the datastore of the settings. What another one held goes only when none is configured any more.
+    pub fn configure_datastore(&mut self) {
+        if !self.datastore.configure(&self.loaded.settings) {
+            self.engine.forget(ETCD);
+        }
+    }
+
+    fn take_news(&mut self, news: News) -> Touched {
+        let Some(source) = &mut self.datastore.source else {
+            return Touched::default();
+        };
+        let updates = source.take(news, self.engine.store());
+        self.engine.take(ETCD, updates)
+    }
+}
+
+impl Daemon<'_> {
+    /// Tells the datastore about this host what it shall know.
+    pub(super) fn publish(&self) {
+        let datastore = &self.parts.datastore;
+        let Some((publisher, source)) = datastore.publisher.as_ref().zip(datastore.source.as_ref())
+        else {
+            return;
+        };
+        let settings = &self.parts.loaded.settings;
+        let alive = Alive {
+            interval: settings.reporting_interval,
+            ttl: settings.reporting_ttl,
+        };
+        // A datastore that is locked is being moved: what is written then would be lost.
+        let registers = settings.register_host_endpoint && source.problem().is_none();
+        let registration = || {
+            let labels = &settings.host_endpoint_labels;
+            Registration::new(
+                labels,
+                self.parts.engine.links(),
+                &settings.interface_prefix,
+            )
+        };
+        publisher.tell(Wish {
+            host: settings.felix_hostname.clone(),
+            alive: (self.ready && !alive.interval.is_zero()).then_some(alive),
+            endpoints: (self.ready && settings.endpoint_reporting_enabled)
+                .then(|| self.endpoint_states()),
+            registration: registers.then(registration),
+        });
+    }
+
+    fn endpoint_states(&self) -> BTreeMap<String, EndpointState> {
+        let links = self.parts.engine.links();
+        let is_up = |name: &String| links.get(name).is_some_and(|link| link.up);
+        let state = |endpoint: &HostEp| match &endpoint.attach {
+            _ if self.kernel.apply_error.is_some() => EndpointState::Error,
+            attach if attach.others || attach.interfaces.iter().any(is_up) => EndpointState::Up,
+            _ => EndpointState::Down,
+        };
+        let endpoints = self.parts.engine.policy().endpoints.values();
+        endpoints
+            .map(|endpoint| (endpoint.name.clone(), state(endpoint)))
+            .collect()
+    }
+
+    /// Takes in news, and those that are there already.
+    pub(super) fn datastore_news(&mut self, news: News) {
+        let mut touched = Touched::default();
+        let mut next = Some(news);
+        for _ in 0..BATCH {
+            let Some(news) = next else { break };
+            let now = self.parts.take_news(news);
+            touched.resources |= now.resources;
+            touched.felix |= now.felix;
+            let source = self.parts.datastore.source.as_mut();
+            next = source.and_then(EtcdSource::try_next);
+        }
+        if let Some(news) = next {
+            let now = self.parts.take_news(news);
+            touched.resources |= now.resources;
+            touched.felix |= now.felix;
+        }
+        if touched.felix && self.reload_settings() == Some(true) {
+            touched.resources |= self.scan(&crate::source::News::Anywhere);
+        }
+        self.recalculate(touched.resources);
+    }
+}

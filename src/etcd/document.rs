@@ -1,0 +1,180 @@
+//! Documents as Calico's client writes and shows them (facts 1.1 and 7.2).
+
+use std::time::SystemTime;
+
+use serde_json::{Map, Value, json};
+
+use crate::api::{Kind, Resource};
+
+const TIER_LABEL: &str = "projectcalico.org/tier";
+const NAME_ANNOTATION: &str = "projectcalico.org/metadata";
+/// Metadata that only one datastore can know.
+const OWN: [&str; 4] = ["uid", "resourceVersion", "creationTimestamp", "generation"];
+
+/// The document of a resource to be stored: new, or in the place of one that is there.
+pub fn complete(resource: &Resource, before: Option<&Value>) -> Value {
+    let given = resource.raw.value();
+    let kind = resource.id.kind;
+    let spec = spec(kind, &given["spec"]);
+    let name = match before.map(|b| &b["metadata"]["name"]) {
+        // Under the key of an old client it keeps the name that belongs to the key.
+        Some(Value::String(name)) => name.clone(),
+        _ => resource.id.name.clone(),
+    };
+    let mut document = json!({
+        "kind": kind.name(),
+        "apiVersion": "projectcalico.org/v3",
+        "metadata": metadata(resource, &given["metadata"], before, &name, &spec),
+        "spec": spec,
+    });
+    if let Some(status) = given.get("status") {
+        document["status"] = status.clone();
+    }
+    document
+}
+
+fn metadata(
+    resource: &Resource,
+    given: &Value,
+    before: Option<&Value>,
+    name: &str,
+    spec: &Value,
+) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("name".into(), name.into());
+    if !resource.id.namespace.is_empty() {
+        metadata.insert("namespace".into(), resource.id.namespace.clone().into());
+    }
+    let known = |field: &str| {
+        before
+            .map(|b| b["metadata"][field].clone())
+            .filter(|v| !v.is_null())
+    };
+    metadata.insert("uid".into(), known("uid").unwrap_or_else(|| uid().into()));
+    let created = known("creationTimestamp").unwrap_or_else(|| now().into());
+    metadata.insert("creationTimestamp".into(), created);
+    let policy = is_policy(resource.id.kind);
+    let mut labels = given["labels"].as_object().cloned().unwrap_or_default();
+    let mut annotations = given["annotations"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    if policy {
+        labels.insert(TIER_LABEL.into(), spec["tier"].clone());
+        let noted = json!({"name": resource.id.name}).to_string();
+        annotations.insert(NAME_ANNOTATION.into(), noted.into());
+    }
+    for (field, map) in [("labels", labels), ("annotations", annotations)] {
+        if !map.is_empty() {
+            metadata.insert(field.into(), map.into());
+        }
+    }
+    // What is left is kept as it was given.
+    let rest = given.as_object().into_iter().flatten();
+    for (field, value) in rest.filter(|(field, _)| !OWN.contains(&field.as_str())) {
+        metadata
+            .entry(field.clone())
+            .or_insert_with(|| value.clone());
+    }
+    metadata.into()
+}
+
+/// With the defaults that Calico's client fills in.
+fn spec(kind: Kind, given: &Value) -> Value {
+    let mut spec = given.as_object().cloned().unwrap_or_default();
+    let mut default = |field: &str, value: Value| {
+        if spec.get(field).is_none_or(Value::is_null) {
+            spec.insert(field.to_owned(), value);
+        }
+    };
+    match kind {
+        kind if is_policy(kind) => {
+            default("tier", "default".into());
+            let has = |field: &str| {
+                given[field]
+                    .as_array()
+                    .is_some_and(|rules| !rules.is_empty())
+            };
+            let types = match (has("ingress"), has("egress")) {
+                (false, true) => json!(["Egress"]),
+                (true, true) => json!(["Ingress", "Egress"]),
+                (_, false) => json!(["Ingress"]),
+            };
+            default("types", types);
+        }
+        Kind::IPPool => {
+            let is_v6 = given["cidr"]
+                .as_str()
+                .is_some_and(|cidr| cidr.contains(':'));
+            default("vxlanMode", "Never".into());
+            default("ipipMode", "Never".into());
+            default("blockSize", if is_v6 { 122 } else { 26 }.into());
+            default("nodeSelector", "all()".into());
+            default("allowedUses", json!(["Workload", "Tunnel"]));
+            default("assignmentMode", "Automatic".into());
+        }
+        _ => {}
+    }
+    spec.into()
+}
+
+/// A stored document as it is shown: with its revision, and a policy under the name that its author gave it.
+pub fn shown(mut document: Value, revision: i64) -> Value {
+    let Some(kind) = document["kind"].as_str().and_then(Kind::from_document) else {
+        return document;
+    };
+    let tier = document["spec"]["tier"]
+        .as_str()
+        .unwrap_or("default")
+        .to_owned();
+    let Some(metadata) = document["metadata"].as_object_mut() else {
+        return document;
+    };
+    metadata.insert("resourceVersion".into(), revision.to_string().into());
+    if is_policy(kind) {
+        let noted = noted_name(metadata);
+        let name = metadata["name"].as_str().unwrap_or_default();
+        let trimmed = name.strip_prefix("default.").filter(|_| tier == "default");
+        let name = noted.unwrap_or_else(|| trimmed.unwrap_or(name).to_owned());
+        metadata.insert("name".into(), name.into());
+    }
+    document
+}
+
+/// The name in the annotation, which is taken out.
+fn noted_name(metadata: &mut Map<String, Value>) -> Option<String> {
+    let annotations = metadata.get_mut("annotations")?.as_object_mut()?;
+    let noted = annotations.shift_remove(NAME_ANNOTATION)?;
+    if annotations.is_empty() {
+        metadata.shift_remove("annotations");
+    }
+    let noted: Value = serde_json::from_str(noted.as_str()?).ok()?;
+    Some(noted["name"].as_str()?.to_owned())
+}
+
+/// Without what belongs to one datastore only, to be applied to another one.
+pub fn exported(mut document: Value) -> Value {
+    if let Some(metadata) = document["metadata"].as_object_mut() {
+        OWN.iter()
+            .for_each(|field| drop(metadata.shift_remove(*field)));
+    }
+    document
+}
+
+/// Whether policy rules have names that old clients changed.
+pub fn is_policy(kind: Kind) -> bool {
+    use Kind::*;
+    matches!(
+        kind,
+        GlobalNetworkPolicy | NetworkPolicy | StagedGlobalNetworkPolicy | StagedNetworkPolicy
+    )
+}
+
+fn uid() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
+    text.map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}

@@ -1,0 +1,381 @@
+//! Follows etcd: lists, watches, comes back after whatever happens. A task of its own, which only tells.
+//!
+//! Whoever listens holds the task up while it is busy: then the answers of etcd wait in the connection, not in memory.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::pages::{MOST, Pages};
+use crate::etcd::keys::{self, CLUSTER_INFORMATION, RESOURCES};
+use crate::etcd::{Access, Client, EtcdError, KeyValue, Moment, Version, prefix_end};
+
+/// The first pause after all endpoints failed; doubles up to the longest. Some part of it is chance.
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often a datastore that is not ready is asked whether it is.
+const READY_PAUSE: Duration = Duration::from_secs(1);
+/// How often the files with certificates are looked at.
+const FILES_PAUSE: Duration = Duration::from_secs(5);
+/// The least number of keys that a list asks for at once.
+const SMALLEST: i64 = 10;
+/// News that wait to be taken.
+const QUEUE: usize = 2;
+
+/// What the task tells.
+#[derive(Debug)]
+pub enum News {
+    /// A complete list follows. One that began before and has not ended is void.
+    Listing,
+    /// The next part of the list.
+    Page(Part),
+    /// The list is complete: it was the state of this moment.
+    Listed(Moment),
+    /// Changes after the list.
+    Changes(Vec<Item>),
+    /// Nothing else happened up to this revision.
+    UpTo(i64),
+    /// Connected to this endpoint.
+    Connected(String),
+    /// Etcd cannot be followed now, because of this; tried again.
+    Away(String),
+    /// `datastoreReady` is false.
+    Paused,
+    /// What is or will soon be wrong with the certificates.
+    Warnings(Vec<String>),
+}
+
+/// A part of a list: all keys from where the last part ended.
+#[derive(Debug)]
+pub struct Part {
+    /// Sorted by key.
+    pub items: Vec<Item>,
+    /// The part ends before this key; none for the last part.
+    pub end: Option<Vec<u8>>,
+}
+
+/// News about one key.
+#[derive(Debug)]
+pub struct Item {
+    /// The key.
+    pub key: Vec<u8>,
+    /// What was found there.
+    pub value: Value,
+    /// By which revision it was written.
+    pub revision: i64,
+}
+
+/// What a key holds.
+#[derive(Debug)]
+pub enum Value {
+    /// This.
+    Is(Vec<u8>),
+    /// More than moat reads.
+    TooLarge,
+    /// Nothing any more.
+    Gone,
+}
+
+/// The task, which ends when this is dropped.
+#[derive(Debug)]
+pub struct Follower {
+    news: mpsc::Receiver<News>,
+    task: JoinHandle<()>,
+}
+
+impl Follower {
+    /// Begins to follow after a delay; must be called within tokio's runtime.
+    pub fn start(access: Access, delay: Duration) -> Follower {
+        let (sender, news) = mpsc::channel(QUEUE);
+        let follow = Follow {
+            access,
+            sender,
+            position: None,
+            turn: chance() % 1000,
+            count: 1,
+            most: MOST,
+            failures: Vec::new(),
+            pause: PAUSE,
+            files: Vec::new(),
+            unusable: None,
+            warned: Vec::new(),
+        };
+        Follower {
+            news,
+            task: tokio::spawn(async move {
+                sleep(delay).await;
+                follow.run().await;
+            }),
+        }
+    }
+
+    /// Waits for news. Nothing is lost when the wait is cancelled.
+    pub async fn next(&mut self) -> News {
+        match self.news.recv().await {
+            Some(news) => news,
+            // Only when the runtime ends.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// News that are there already.
+    pub fn try_next(&mut self) -> Option<News> {
+        self.news.try_recv().ok()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Why a session with an endpoint is over.
+enum End {
+    /// It failed.
+    Failed(EtcdError),
+    /// Another one is to begin at once: certificates changed, or the history is gone.
+    Again,
+    /// Nobody listens any more.
+    Unheard,
+}
+
+impl From<EtcdError> for End {
+    fn from(error: EtcdError) -> End {
+        match error {
+            EtcdError::Compacted => End::Again,
+            error => End::Failed(error),
+        }
+    }
+}
+
+struct Follow {
+    access: Access,
+    sender: mpsc::Sender<News>,
+    /// Up to where everything was told; none when a list is due.
+    position: Option<Moment>,
+    /// Which endpoint is next.
+    turn: usize,
+    /// How many endpoints there are.
+    count: usize,
+    /// Keys that a list asks for at once.
+    most: i64,
+    /// Why endpoints failed since one of them last served.
+    failures: Vec<String>,
+    pause: Duration,
+    files: Vec<Version>,
+    /// Why changed files cannot be used, while a connection made with the old ones serves.
+    unusable: Option<String>,
+    warned: Vec<String>,
+}
+
+impl Follow {
+    async fn run(mut self) {
+        loop {
+            let session = self.resolve_and_follow().await;
+            let Err(end) = session;
+            match end {
+                End::Unheard => return,
+                End::Again => self.failures.clear(),
+                End::Failed(error) => {
+                    self.failures.push(error.to_string());
+                    self.turn += 1;
+                    // One that fails is no news as long as another one serves.
+                    if self.failures.len() < self.count {
+                        continue;
+                    }
+                    let mut failures = std::mem::take(&mut self.failures);
+                    failures.sort();
+                    failures.dedup();
+                    let why = failures.join("; ");
+                    if self.tell(News::Away(why)).await.is_err() {
+                        return;
+                    }
+                    self.rest().await;
+                }
+            }
+        }
+    }
+
+    /// Hosts that lost the same etcd must not come back at the same moment.
+    async fn rest(&mut self) {
+        let whole = self.pause.as_millis() as usize;
+        let wait = whole / 2 + chance() % (whole / 2 + 1);
+        sleep(Duration::from_millis(wait as u64)).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    async fn tell(&mut self, news: News) -> Result<(), End> {
+        self.sender.send(news).await.map_err(|_| End::Unheard)
+    }
+
+    async fn resolve_and_follow(&mut self) -> Result<std::convert::Infallible, End> {
+        self.files = self.access.versions();
+        self.unusable = None;
+        self.warn().await?;
+        let endpoints = self.access.resolve().await?;
+        self.count = endpoints.len();
+        let url = &endpoints[self.turn % endpoints.len()];
+        let mut client = Client::connect(&self.access, url).await?;
+        self.wait_ready(&mut client).await?;
+        self.tell(News::Connected(client.endpoint().to_owned()))
+            .await?;
+        if self.position.is_none() {
+            self.list(&mut client).await?;
+        }
+        self.pause = PAUSE;
+        self.failures.clear();
+        self.watch(&mut client).await
+    }
+
+    async fn warn(&mut self) -> Result<(), End> {
+        let mut warnings = self.access.warnings(SystemTime::now());
+        warnings.extend(self.unusable.clone());
+        if warnings != self.warned {
+            self.warned.clone_from(&warnings);
+            self.tell(News::Warnings(warnings)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits as long as `datastoreReady` is false, and notes when this is no continuation of what was followed before.
+    async fn wait_ready(&mut self, client: &mut Client) -> Result<(), End> {
+        loop {
+            let (found, now) = client.get(CLUSTER_INFORMATION.as_bytes()).await?;
+            let goes_on = |before: Moment| {
+                // A restored backup begins with an earlier revision or an earlier term.
+                before.cluster == now.cluster
+                    && before.revision <= now.revision
+                    && before.term <= now.term
+            };
+            self.position = self.position.filter(|before| goes_on(*before));
+            if found.is_none_or(|found| is_ready(&found.value)) {
+                return Ok(());
+            }
+            // What happens until it is ready is not to be known one by one.
+            self.position = None;
+            self.tell(News::Paused).await?;
+            sleep(READY_PAUSE).await;
+        }
+    }
+
+    async fn list(&mut self, client: &mut Client) -> Result<(), End> {
+        self.tell(News::Listing).await?;
+        let mut pages = Pages::new(RESOURCES.as_bytes(), self.most);
+        loop {
+            match pages.next(client).await {
+                Ok(Some(part)) => self.tell(News::Page(part)).await?,
+                Ok(None) => break,
+                Err(error) => {
+                    // Over a slow network smaller parts arrive in time.
+                    self.most = (self.most / 2).max(SMALLEST);
+                    return Err(error.into());
+                }
+            }
+        }
+        self.most = MOST;
+        let now = pages.moment();
+        self.position = Some(now);
+        self.tell(News::Listed(now)).await
+    }
+
+    async fn watch(&mut self, client: &mut Client) -> Result<std::convert::Infallible, End> {
+        let end = prefix_end(RESOURCES.as_bytes());
+        let from = self.position.map_or(0, |at| at.revision) + 1;
+        let watch = client.watch(RESOURCES.as_bytes(), &end, from).await;
+        let mut watch = watch.map_err(|error| self.lost(error))?;
+        let mut look_at = Instant::now() + FILES_PAUSE;
+        loop {
+            tokio::select! {
+                news = watch.next() => {
+                    let news = news.map_err(|error| self.lost(error))?;
+                    self.changed(news.changes, news.revision).await?;
+                }
+                () = sleep_until(look_at) => {
+                    look_at = Instant::now() + FILES_PAUSE;
+                    self.look_at_files().await?;
+                }
+            }
+        }
+    }
+
+    /// Where the history is gone, or too large to read, a list is due.
+    fn lost(&mut self, error: EtcdError) -> End {
+        if matches!(error, EtcdError::Compacted | EtcdError::TooLarge { .. }) {
+            self.position = None;
+            return End::Again;
+        }
+        End::Failed(error)
+    }
+
+    async fn changed(
+        &mut self,
+        changes: Vec<(KeyValue, bool)>,
+        revision: Option<i64>,
+    ) -> Result<(), End> {
+        let is_pause = |(kv, is_gone): &(KeyValue, bool)| {
+            kv.key == CLUSTER_INFORMATION.as_bytes() && !is_gone && !is_ready(&kv.value)
+        };
+        let is_paused = changes.iter().any(is_pause);
+        if !changes.is_empty() {
+            let items = changes.into_iter().map(item).collect();
+            self.tell(News::Changes(items)).await?;
+        }
+        if let Some((revision, at)) = revision.zip(self.position.as_mut()) {
+            at.revision = at.revision.max(revision);
+            let revision = at.revision;
+            self.tell(News::UpTo(revision)).await?;
+        }
+        match is_paused {
+            true => Err(End::Again),
+            false => Ok(()),
+        }
+    }
+
+    /// When files changed and a connection can be made with them, it takes over. The old one serves until then.
+    async fn look_at_files(&mut self) -> Result<(), End> {
+        self.warn().await?;
+        let versions = self.access.versions();
+        if versions == self.files {
+            return Ok(());
+        }
+        let endpoints = self.access.resolve().await?;
+        let url = &endpoints[self.turn % endpoints.len()];
+        match Client::connect(&self.access, url).await {
+            Ok(_) => Err(End::Again),
+            Err(error) => {
+                self.files = versions;
+                self.unusable = Some(format!(
+                    "etcd: files with certificates or secrets changed, but cannot be used ({error}): the connection made with the old ones goes on"
+                ));
+                self.warn().await
+            }
+        }
+    }
+}
+
+fn item((kv, is_gone): (KeyValue, bool)) -> Item {
+    Item {
+        key: kv.key,
+        revision: kv.revision,
+        value: if is_gone {
+            Value::Gone
+        } else {
+            Value::Is(kv.value)
+        },
+    }
+}
+
+/// What cannot be read says nothing.
+fn is_ready(value: &[u8]) -> bool {
+    let document: Result<serde_json::Value, _> = serde_json::from_slice(value);
+    document.map_or(true, |document| document["spec"]["datastoreReady"] != false)
+}
+
+/// Some number, another one in each process and call.
+fn chance() -> usize {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(keys::RESOURCES) as usize
+}

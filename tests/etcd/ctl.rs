@@ -1,0 +1,404 @@
+//! moatctl on a real etcd: calicoctl's verbs, messages and exit codes, and documents as Calico's client writes them.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::host::Host;
+use crate::server::{Etcd, KEYS};
+
+const MOATCTL: &str = env!("CARGO_BIN_EXE_moatctl");
+
+const POLICY: &str = r#"
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: allow-ssh, resourceVersion: ""}
+spec:
+  order: 100
+  selector: role == 'web'
+  ingress:
+  - {action: Allow, protocol: TCP, destination: {ports: [22]}}
+"#;
+const ENDPOINTS: &str = r#"
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: web1, labels: {role: web}}
+spec: {node: h1, interfaceName: eth0}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: web2, labels: {role: web}}
+spec: {node: h2, interfaceName: eth0}
+"#;
+
+struct Site {
+    etcd: Etcd,
+    host: Host,
+}
+
+struct Done {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Done {
+    #[track_caller]
+    fn says(&self, code: i32, text: &str) {
+        let all = format!("{}{}", self.out, self.err);
+        assert!(
+            self.code == Some(code) && all.contains(text),
+            "{:?} {all}",
+            self.code
+        );
+    }
+}
+
+impl Site {
+    fn new() -> Site {
+        let host = Host::new("nft");
+        host.settings("datastoreType = \"etcdv3\"\netcdEndpoints = [\"http://127.0.0.1:2379\"]");
+        let etcd = Etcd::start(&host.path("etcd"));
+        Site { etcd, host }
+    }
+
+    fn run_on(&self, input: &str, arguments: &[&str]) -> Done {
+        self.run_with(
+            &[
+                "--config",
+                &self.host.path("moat.toml").display().to_string(),
+            ],
+            input,
+            arguments,
+        )
+    }
+
+    fn run_with(&self, head: &[&str], input: &str, arguments: &[&str]) -> Done {
+        let mut child = Command::new(MOATCTL)
+            .args(head)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that reads no input may be gone already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let done = child.wait_with_output().unwrap();
+        Done {
+            code: done.status.code(),
+            out: String::from_utf8(done.stdout).unwrap(),
+            err: String::from_utf8(done.stderr).unwrap(),
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Done {
+        self.run_on("", arguments)
+    }
+
+    /// The stored value of a key, byte for byte.
+    fn raw(&self, key: &str) -> String {
+        self.etcd
+            .ctl(&["get", "--print-value-only", &format!("{KEYS}{key}")])
+    }
+
+    fn stored(&self, key: &str) -> Value {
+        serde_json::from_str(&self.raw(key)).unwrap()
+    }
+}
+
+#[test]
+fn documents_are_stored_as_calico_stores_them() {
+    let site = Site::new();
+    site.run_on(POLICY, &["create", "-f", "-"]).says(
+        0,
+        "Successfully created 1 'GlobalNetworkPolicy' resource(s)",
+    );
+    let raw = site.raw("globalnetworkpolicies/allow-ssh");
+    let begin = r#"{"kind":"GlobalNetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"allow-ssh","uid":""#;
+    assert!(raw.starts_with(begin), "{raw}");
+    let stored = site.stored("globalnetworkpolicies/allow-ssh");
+    let metadata = &stored["metadata"];
+    assert_eq!(
+        metadata["labels"],
+        json!({"projectcalico.org/tier": "default"})
+    );
+    assert_eq!(
+        metadata["annotations"],
+        json!({"projectcalico.org/metadata": "{\"name\":\"allow-ssh\"}"})
+    );
+    assert!(metadata.get("resourceVersion").is_none(), "{stored}");
+    assert_eq!(metadata["uid"].as_str().unwrap().len(), 36);
+    assert!(
+        metadata["creationTimestamp"]
+            .as_str()
+            .unwrap()
+            .ends_with('Z')
+    );
+    assert_eq!(stored["spec"]["tier"], "default");
+    assert_eq!(stored["spec"]["types"], json!(["Ingress"]));
+    // A change keeps what the first write made.
+    let changed = POLICY.replace("[22]", "[22, 23]");
+    site.run_on(&changed, &["apply", "-f", "-"])
+        .says(0, "Successfully applied 1");
+    let after = site.stored("globalnetworkpolicies/allow-ssh");
+    assert_eq!(after["metadata"], stored["metadata"]);
+    assert_eq!(
+        after["spec"]["ingress"][0]["destination"]["ports"],
+        json!([22, 23])
+    );
+}
+
+#[test]
+fn a_policy_of_an_old_client_keeps_its_key() {
+    let site = Site::new();
+    let old = r#"{"kind":"GlobalNetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"default.allow-ssh","uid":"u","creationTimestamp":"2020-01-01T00:00:00Z"},"spec":{"selector":"all()","types":["Ingress"]}}"#;
+    site.etcd
+        .put("globalnetworkpolicies/default.allow-ssh", old);
+    site.run(&["get", "gnp"]).says(0, "\nallow-ssh  default");
+    site.run_on(POLICY, &["create", "-f", "-"])
+        .says(1, "resource already exists: GlobalNetworkPolicy(allow-ssh)");
+    site.run_on(POLICY, &["apply", "-f", "-"])
+        .says(0, "Successfully applied");
+    let stored = site.stored("globalnetworkpolicies/default.allow-ssh");
+    assert_eq!(stored["metadata"]["name"], "default.allow-ssh");
+    assert_eq!(stored["metadata"]["uid"], "u");
+    assert_eq!(site.raw("globalnetworkpolicies/allow-ssh"), "");
+    site.run(&["delete", "gnp", "allow-ssh"]).says(
+        0,
+        "Successfully deleted 1 'GlobalNetworkPolicy' resource(s)",
+    );
+    assert_eq!(site.raw("globalnetworkpolicies/default.allow-ssh"), "");
+}
+
+#[test]
+fn verbs_and_their_refusals() {
+    let site = Site::new();
+    site.run_on(ENDPOINTS, &["replace", "-f", "-"])
+        .says(1, "resource does not exist: HostEndpoint(web1)");
+    site.run_on(ENDPOINTS, &["apply", "--dry-run", "-f", "-"])
+        .says(0, "nothing was written");
+    site.run(&["get", "hep", "web1"])
+        .says(1, "resource does not exist");
+    site.run_on(ENDPOINTS, &["diff", "-f", "-"])
+        .says(2, "+ kind: HostEndpoint");
+    site.run_on(ENDPOINTS, &["create", "-f", "-"])
+        .says(0, "Successfully created 2 'HostEndpoint' resource(s)");
+    site.run_on(ENDPOINTS, &["diff", "-f", "-"])
+        .says(0, "nothing would change");
+    site.run_on(ENDPOINTS, &["create", "-f", "-"]).says(1, "failed to create 'HostEndpoint' resource: [resource already exists: HostEndpoint(web1), resource already exists: HostEndpoint(web2)]");
+    site.run_on(ENDPOINTS, &["create", "--skip-exists", "-f", "-"])
+        .says(0, "Successfully");
+    let third = ENDPOINTS.replace("web2", "web3");
+    site.run_on(&third, &["create", "-f", "-"]).says(1, "Partial success: created the first 1 out of 2 'HostEndpoint' resources\nhit error: [resource already exists: HostEndpoint(web1)]");
+    site.run_on("{", &["apply", "-f", "-"])
+        .says(1, "failed to execute command");
+    site.run_on(
+        &POLICY.replace("order: 100", "tier: missing"),
+        &["apply", "-f", "-"],
+    )
+    .says(1, "the tier missing does not exist");
+    site.run(&["apply"]).says(64, "No resources specified");
+    site.run(&["delete", "hep", "none"]).says(
+        1,
+        "Failed to delete 'HostEndpoint' resource: [resource does not exist",
+    );
+    site.run(&["delete", "-s", "hep", "none"])
+        .says(0, "Successfully");
+    site.run(&["delete", "hep", "web3", "-n", "x"])
+        .says(64, "not in a namespace");
+    site.run(&[
+        "patch",
+        "hep",
+        "web1",
+        "-p",
+        r#"{"spec":{"expectedIPs":["10.0.0.9"]}}"#,
+    ])
+    .says(0, "Successfully patched 1 'HostEndpoint' resource");
+    site.run(&[
+        "patch",
+        "hep",
+        "web1",
+        "-p",
+        r#"{"spec":{"expectedIPs":["x"]}}"#,
+    ])
+    .says(1, "nothing was written");
+    assert_eq!(
+        site.stored("hostendpoints/web1")["spec"]["expectedIPs"],
+        json!(["10.0.0.9"])
+    );
+    site.run(&["label", "hep", "web1", "zone=a"])
+        .says(0, "Successfully set label zone on HostEndpoint web1");
+    site.run(&["label", "hep", "web1", "zone=b"])
+        .says(1, "--overwrite");
+    site.run(&["label", "hep", "web1", "zone=b", "--overwrite"])
+        .says(0, "Successfully updated label zone");
+    site.run(&["label", "hep", "web1", "zone", "--remove"])
+        .says(0, "Successfully removed label zone");
+    site.run(&["label", "hep", "web1", "zone", "--remove"])
+        .says(1, "no such label");
+}
+
+#[test]
+fn somebody_elses_change_is_not_overwritten() {
+    let site = Site::new();
+    site.run_on(ENDPOINTS, &["create", "-f", "-"]).says(0, "");
+    let seen = site.run(&["get", "hep", "web1", "-o", "yaml"]).out;
+    assert!(seen.contains("resourceVersion: \""), "{seen}");
+    site.run(&["label", "hep", "web1", "zone=a"]).says(0, "");
+    site.run_on(&seen, &["apply", "-f", "-"])
+        .says(1, "update conflict: HostEndpoint(web1)");
+    site.run_on(&seen, &["delete", "-f", "-"])
+        .says(1, "update conflict");
+    let seen = site.run(&["get", "hep", "web1", "-o", "json"]).out;
+    site.run_on(&seen, &["replace", "-f", "-"])
+        .says(0, "Successfully replaced");
+    let exported = site
+        .run(&["get", "hep", "web1", "--export", "-o", "yaml"])
+        .out;
+    assert!(
+        !exported.contains("resourceVersion") && !exported.contains("uid"),
+        "{exported}"
+    );
+}
+
+#[test]
+fn forms_of_answers() {
+    let site = Site::new();
+    site.run_on(ENDPOINTS, &["create", "-f", "-"]).says(0, "");
+    let out = |arguments: &[&str]| site.run(arguments).out;
+    assert_eq!(out(&["get", "heps"]), "NAME  NODE\nweb1  h1\nweb2  h2\n");
+    assert!(out(&["get", "hep", "-o", "wide"]).starts_with("NAME  NODE  INTERFACE"));
+    assert_eq!(
+        out(&["get", "hep", "-o", "name"]),
+        "HostEndpoint/web1\nHostEndpoint/web2\n"
+    );
+    assert_eq!(
+        out(&["get", "hep", "-o", "custom-columns=NODE,NAME"]),
+        "NODE  NAME\nh1    web1\nh2    web2\n"
+    );
+    assert_eq!(
+        out(&["get", "hep", "-o", "go-template={{.spec.node}};"]),
+        "h1;h2;\n"
+    );
+    let list: Value = serde_json::from_str(&out(&["get", "hep", "-o", "json"])).unwrap();
+    assert_eq!(list["kind"], "HostEndpointList");
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
+    let set = "apiVersion: projectcalico.org/v3\nkind: NetworkSet\nmetadata: {name: s, namespace: ns}\nspec: {nets: [10.0.0.0/8]}";
+    site.run_on(set, &["apply", "-f", "-"]).says(0, "");
+    assert_eq!(out(&["get", "netset"]), "NAMESPACE  NAME\n");
+    assert_eq!(
+        out(&["get", "netset", "-A"]),
+        "NAMESPACE  NAME\nns         s\n"
+    );
+    assert_eq!(
+        out(&["get", "netset", "-n", "ns"]),
+        "NAMESPACE  NAME\nns         s\n"
+    );
+}
+
+#[test]
+fn a_datastore_moves() {
+    let site = Site::new();
+    site.run_on(&format!("{ENDPOINTS}---{POLICY}"), &["apply", "-f", "-"])
+        .says(0, "Successfully applied 3 resource(s)");
+    let block = r#"{"cidr":"10.0.0.0/26"}"#;
+    let key = "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26";
+    site.etcd.ctl(&["put", key, block]);
+    site.run(&["datastore", "migrate", "lock"])
+        .says(0, "Datastore locked.");
+    assert_eq!(
+        site.stored("clusterinformations/default")["spec"]["datastoreReady"],
+        false
+    );
+    let export = site.run(&["datastore", "migrate", "export"]);
+    let file = site.host.path("export");
+    std::fs::write(&file, &export.out).unwrap();
+    let file = file.display().to_string();
+    let import = ["datastore", "migrate", "import", "-f", &file];
+    site.run(&import).says(1, "the datastore is not empty");
+    site.etcd.ctl(&["del", "--prefix", "/calico/"]);
+    site.run(&import).says(0, "Successfully imported");
+    assert_eq!(site.stored("hostendpoints/web1")["spec"]["node"], "h1");
+    assert_eq!(
+        site.etcd.ctl(&["get", "--print-value-only", key]).trim(),
+        block
+    );
+    assert_eq!(
+        site.stored("clusterinformations/default")["spec"]["datastoreReady"],
+        false
+    );
+    site.run(&["datastore", "migrate", "unlock"])
+        .says(0, "Datastore unlocked.");
+    assert_eq!(
+        site.stored("clusterinformations/default")["spec"]["datastoreReady"],
+        true
+    );
+}
+
+#[test]
+fn calicoctls_configuration_is_understood() {
+    let site = Site::new();
+    let file = site.host.path("calicoctl.cfg");
+    let config = "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata:\nspec:\n  datastoreType: etcdv3\n  etcdEndpoints: http://127.0.0.1:1,http://127.0.0.1:2379\n";
+    std::fs::write(&file, config).unwrap();
+    let path = file.display().to_string();
+    let head = ["--config", path.as_str()];
+    site.run_with(&head, ENDPOINTS, &["create", "-f", "-"])
+        .says(0, "Successfully created 2");
+    std::fs::write(&file, config.replace("etcdEndpoints", "etcdEndpoint")).unwrap();
+    site.run_with(&head, "", &["get", "hep"])
+        .says(78, "unknown field etcdEndpoint");
+    std::fs::write(&file, config.replace(":2379", ":2")).unwrap();
+    site.run_with(&head, "", &["get", "hep"])
+        .says(69, "http://127.0.0.1:2");
+}
+
+#[test]
+fn the_loss_of_the_only_allow_rule_is_told_before() {
+    let site = Site::new();
+    site.run_on(&format!("{ENDPOINTS}---{POLICY}"), &["apply", "-f", "-"])
+        .says(0, "Successfully applied 3");
+    let warning = "HostEndpoint/web1 on h1 loses its only ingress rules";
+    let denied = POLICY.replace("Allow", "Deny");
+    site.run_on(&denied, &["apply", "--dry-run", "-f", "-"])
+        .says(0, warning);
+    site.run(&["delete", "--dry-run", "gnp", "allow-ssh"])
+        .says(0, warning);
+    site.run(&["label", "hep", "web1", "role=db", "--overwrite"])
+        .says(0, warning);
+    site.run(&["label", "hep", "web1", "role=web", "--overwrite"])
+        .says(0, "updated");
+    let same = site.run_on(POLICY, &["apply", "-f", "-"]);
+    assert!(!same.err.contains("warning: HostEndpoint"), "{}", same.err);
+}
+
+#[test]
+fn addresses_and_hosts() {
+    let site = Site::new();
+    let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: {cidr: 192.168.0.0/16}";
+    site.run_on(pool, &["apply", "-f", "-"])
+        .says(0, "Successfully");
+    let block = r#"{"cidr":"192.168.1.0/26","affinity":"host:node1","strictAffinity":false,"allocations":[0,null,null],"unallocated":[1,2],"attributes":[{"handle_id":"vxlan-tunnel-addr-node1","secondary":{"node":"node1","type":"vxlanTunnelAddress"}}],"deleted":false}"#;
+    let key = "/calico/ipam/v2/assignment/ipv4/block/192.168.1.0-26";
+    site.etcd.ctl(&["put", key, block]);
+    site.run(&["ipam", "show", "--show-blocks"])
+        .says(0, "Block     192.168.1.0/26");
+    site.run(&["ipam", "show", "--ip", "192.168.1.0"])
+        .says(0, "type: vxlanTunnelAddress");
+    site.run(&["ipam", "show", "--ip", "192.168.1.1"])
+        .says(1, "192.168.1.1 is not assigned");
+    let hosts = "/calico/felix/v2/no-region/host/";
+    let report = r#"{"time":"2026-01-02T03:04:05Z","uptime":12.5,"first_update":false}"#;
+    for key in [
+        "h1/status",
+        "h1/last_reported_status",
+        "h2/last_reported_status",
+    ] {
+        site.etcd.ctl(&["put", &format!("{hosts}{key}"), report]);
+    }
+    let told = site.run(&["node", "status"]);
+    told.says(1, "h1    alive");
+    told.says(1, "h2    silent");
+}

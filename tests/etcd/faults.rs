@@ -1,0 +1,180 @@
+//! Faults of a cluster of three, while packets are sent all the time: none is judged wrongly, and afterwards the host follows again by itself.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::{Cluster, MEMBERS};
+use crate::host::{Daemon, Host};
+use crate::prober::{FRIEND, PORTS, Prober, Wrong};
+use crate::{ENDPOINT, policy};
+
+/// A connection that is cut off silently is noticed by keepalives, which takes its time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Site {
+    cluster: Cluster,
+    host: Host,
+    marks: u16,
+}
+
+fn set(addresses: &[&str]) -> String {
+    format!(
+        r#"{{"kind":"GlobalNetworkSet","apiVersion":"projectcalico.org/v3","metadata":{{"name":"friends","labels":{{"app":"friend"}}}},"spec":{{"nets":{addresses:?}}}}}"#
+    )
+}
+
+fn friends() -> String {
+    let port = PORTS[0];
+    policy("friends", port)
+        .replace("\"TCP\"", "\"UDP\"")
+        .replace(
+            r#""nets":["10.0.0.0/8"]"#,
+            r#""selector":"app == 'friend'""#,
+        )
+}
+
+impl Site {
+    fn new() -> Site {
+        let host = Host::new("nft");
+        let cluster = Cluster::start(&host.path("etcd"), false);
+        cluster.put("hostendpoints/h-eth0", ENDPOINT);
+        cluster.put("globalnetworksets/friends", &set(&[FRIEND]));
+        cluster.put("globalnetworkpolicies/friends", &friends());
+        host.settings(&(cluster.settings("") + "reportingInterval = \"1s\""));
+        Site {
+            cluster,
+            host,
+            marks: 6000,
+        }
+    }
+
+    fn has(&self, port: u16) -> bool {
+        let wanted = format!("--dports {port} ");
+        self.host
+            .rules()
+            .iter()
+            .any(|rule| format!("{rule} ").contains(&wanted))
+    }
+
+    #[track_caller]
+    fn wait(&self, daemon: &Daemon, mut holds: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(
+                Instant::now() < end,
+                "{:#}\n{}",
+                self.host.status(),
+                daemon.log()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// A change arrives.
+    #[track_caller]
+    fn converges(&mut self, daemon: &Daemon) {
+        self.marks += 1;
+        let port = self.marks;
+        self.cluster
+            .put("globalnetworkpolicies/mark", &policy("mark", port));
+        self.wait(daemon, || self.has(port));
+        self.wait(daemon, || {
+            self.host.status()["degraded"] == serde_json::json!([])
+        });
+    }
+
+    /// The member that the daemon follows.
+    fn followed(&self) -> u8 {
+        let sources = self.host.status()["sources"].to_string();
+        let is_it = |member: &&u8| sources.contains(&format!("//10.9.0.{member}:"));
+        *MEMBERS
+            .iter()
+            .find(is_it)
+            .unwrap_or_else(|| panic!("{sources}"))
+    }
+
+    fn revision(&self) -> String {
+        let json = self.cluster.ctl(&["get", "x", "-w", "json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        json["header"]["revision"].to_string()
+    }
+}
+
+#[test]
+fn no_fault_of_a_cluster_makes_a_wrong_verdict() {
+    let mut site = Site::new();
+    let mut daemon = site.host.start();
+    site.wait(&daemon, || site.has(PORTS[0]));
+    site.converges(&daemon);
+    let mut prober = Prober::start(&site.host);
+
+    let leader = site.cluster.leader();
+    site.cluster.kill(leader);
+    site.converges(&daemon);
+    site.cluster.resume(leader);
+
+    // Cut off from the host and from the others: no connection breaks, packets only vanish.
+    let followed = site.followed();
+    site.cluster.cut(followed, true);
+    site.converges(&daemon);
+    assert_ne!(site.followed(), followed);
+    site.cluster.cut(followed, false);
+
+    // Two of three are lost: nothing can be read or written.
+    for member in [1, 2] {
+        site.cluster.kill(member);
+    }
+    site.wait(&daemon, || {
+        site.host.status()["degraded"]
+            .to_string()
+            .contains("etcd cannot be followed")
+    });
+    for member in [1, 2] {
+        site.cluster.resume(member);
+    }
+    site.cluster.wait_healthy();
+    site.converges(&daemon);
+
+    // A member that lost its disk joins anew.
+    site.cluster.kill(1);
+    site.cluster.replace(1);
+    site.converges(&daemon);
+
+    // The history is thrown away again and again while much is written.
+    for round in 0..20 {
+        let other = format!("10.77.0.{round}");
+        site.cluster
+            .put("globalnetworksets/friends", &set(&[FRIEND, &other]));
+        site.cluster.ctl(&["compact", &site.revision()]);
+    }
+    site.converges(&daemon);
+
+    // Everything is lost, and the daemon restarts meanwhile.
+    MEMBERS.iter().for_each(|member| site.cluster.kill(*member));
+    site.wait(&daemon, || {
+        site.host.status()["degraded"]
+            .to_string()
+            .contains("etcd cannot be followed")
+    });
+    daemon.stop();
+    daemon = site.host.start();
+    site.wait(&daemon, || {
+        site.host.status()["degraded"]
+            .to_string()
+            .contains("the policy of the snapshot is in force")
+    });
+    MEMBERS
+        .iter()
+        .for_each(|member| site.cluster.resume(*member));
+    site.cluster.wait_healthy();
+    site.converges(&daemon);
+
+    let (wrong, sent) = prober.end();
+    assert_eq!(wrong, Wrong::default(), "of {sent}\n{}", daemon.log());
+    assert!(sent > 1000, "{sent}");
+    // Without rules the same packets arrive: the prober sees what it is to see.
+    daemon.stop();
+    site.host.both(&["-F"]);
+    prober.begin();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(prober.end().0.leaked > 0);
+}
