@@ -141,6 +141,7 @@ probing() {
     local wrong=$((sent - allowed + denied))
     # Before the link is up nothing can arrive.
     [[ ${LINK_DOWN-} ]] && wrong=$denied
+    echo "allowed but lost: $((sent - allowed)); denied but arrived: $denied" >>"$WORK/log"
     row "$( ((wrong)) && echo FAILED || echo ok)" "$sent" "$wrong"
     ((wrong == 0 && allowed > 0))
 }
