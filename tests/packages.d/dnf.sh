@@ -6,6 +6,7 @@ PACKAGE_dnf() { echo "$OUT/moat-$1-1.$(uname -m).rpm"; }
 dnf_publish() {
     local repo=$WORK/repo package
     if [[ ! -d $repo ]]; then
+        need createrepo_c:createrepo-c rpmsign:rpm
         signing_key
         mkdir -p "$repo"
         gpg --armor --export >"$repo/key.asc"
