@@ -7,7 +7,7 @@ automation() {
     HOST=bookworm MANAGER=apt
     host_begin
     packages_of apt
-    host_root bookworm python3 python3-venv ca-certificates
+    host_root bookworm python3 python3-venv python3-apt
     python3 -m pip download --quiet --only-binary :all: --python-version 3.11 --dest "$WORK/root/opt/wheels" "ansible-core==$ANSIBLE_VERSION"
     host_on
     apt_publish 0.1.0

@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR=$PWD/target/packaged-$BINARIES
 BIN=$CARGO_TARGET_DIR/release
 
 build() {
-    need lintian:lintian objdump:binutils rpmbuild:rpm rpmlint:rpmlint "${BUILD[@]}"
+    need lintian:lintian objdump:binutils rpmbuild:rpm rpmlint:rpmlint cpio:cpio "${BUILD[@]}"
     compile
     rm -f "$OUT"/moat[-_]*
     deb 0.1.0

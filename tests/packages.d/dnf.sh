@@ -6,6 +6,7 @@ PACKAGE_dnf() { echo "$OUT/moat-$1-1.$(uname -m).rpm"; }
 dnf_publish() {
     local repo=$WORK/repo package
     if [[ ! -d $repo ]]; then
+        need createrepo_c:createrepo-c rpmsign:rpm
         signing_key
         mkdir -p "$repo"
         gpg --armor --export >"$repo/key.asc"
@@ -56,9 +57,9 @@ dnf_install() {
 dnf_version() { inside rpm -q --qf '%{VERSION}' moat; }
 dnf_remove() { dnf_do remove moat; }
 
-# An rpm knows no purge: rules that were kept go with `moatd cleanup` before the removal, what is edited by hand with it.
+# An rpm knows no purge: this is what docs/packaging.md says instead.
 dnf_purge() {
-    ! inside rpm -q moat || dnf_do remove moat
+    inside /var/lib/moat/moatd.purge cleanup
     inside rm -rf /etc/moat /var/lib/moat
 }
 

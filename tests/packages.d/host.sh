@@ -123,12 +123,14 @@ serve() {
 probing() {
     step=$1
     local flag=$WORK/probing sent allowed denied
+    rm -f "$flag".*
     : >"$flag"
     ip netns exec "$CT" python3 tests/packages.d/prober.py receive "$flag" >"$WORK/received" &
     local receiver=$!
-    sleep 0.3
+    until [[ -e $flag.receive ]]; do sleep 0.1; done
     ip netns exec "$PEER" python3 tests/packages.d/prober.py send 10.77.0.1 "$flag" >"$WORK/sent" &
     local sender=$!
+    until [[ -e $flag.send ]]; do sleep 0.1; done
     sleep 1
     "${@:2}" >"$WORK/log" 2>&1
     sleep 1
@@ -139,6 +141,7 @@ probing() {
     local wrong=$((sent - allowed + denied))
     # Before the link is up nothing can arrive.
     [[ ${LINK_DOWN-} ]] && wrong=$denied
+    echo "allowed but lost: $((sent - allowed)); denied but arrived: $denied" >>"$WORK/log"
     row "$( ((wrong)) && echo FAILED || echo ok)" "$sent" "$wrong"
     ((wrong == 0 && allowed > 0))
 }

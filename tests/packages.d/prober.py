@@ -2,6 +2,8 @@
 
 prober.py send ADDRESS FILE      until FILE is gone
 prober.py receive FILE           counts until FILE is gone, then prints "ALLOWED DENIED"
+
+FILE.send and FILE.receive say that it has begun.
 """
 import os, select, socket, sys, time
 
@@ -13,6 +15,7 @@ def udp():
 
 def send(address, file):
     sockets = [udp() for _ in range(50)]
+    open(file + ".send", "w").close()
     begin, sent = time.monotonic(), 0
     while sent % 100 or os.path.exists(file):
         for port in (ALLOWED, DENIED):
@@ -29,6 +32,7 @@ def receive(file):
     for s, port in sockets.items():
         s.setsockopt(socket.SOL_SOCKET, RCVBUFFORCE, 64 << 20)
         s.bind(("", port))
+    open(file + ".receive", "w").close()
     got = {ALLOWED: 0, DENIED: 0}
     # What is under way when the file goes counts, too.
     while os.path.exists(file) or select.select(sockets, [], [], 1)[0]:
