@@ -7,6 +7,8 @@ mod cluster;
 mod ctl;
 #[path = "etcd/faults.rs"]
 mod faults;
+#[path = "etcd/golden.rs"]
+mod golden;
 #[path = "kernel/host.rs"]
 #[allow(dead_code, reason = "shared with the tests of the kernel")]
 mod host;

@@ -32,12 +32,12 @@ metadata: {name: web2, labels: {role: web}}
 spec: {node: h2, interfaceName: eth0}
 "#;
 
-struct Site {
+pub struct Site {
     etcd: Etcd,
     host: Host,
 }
 
-struct Done {
+pub struct Done {
     code: Option<i32>,
     out: String,
     err: String,
@@ -45,7 +45,7 @@ struct Done {
 
 impl Done {
     #[track_caller]
-    fn says(&self, code: i32, text: &str) {
+    pub fn says(&self, code: i32, text: &str) {
         let all = format!("{}{}", self.out, self.err);
         assert!(
             self.code == Some(code) && all.contains(text),
@@ -56,14 +56,14 @@ impl Done {
 }
 
 impl Site {
-    fn new() -> Site {
+    pub fn new() -> Site {
         let host = Host::new("nft");
         host.settings("datastoreType = \"etcdv3\"\netcdEndpoints = [\"http://127.0.0.1:2379\"]");
         let etcd = Etcd::start(&host.path("etcd"));
         Site { etcd, host }
     }
 
-    fn run_on(&self, input: &str, arguments: &[&str]) -> Done {
+    pub fn run_on(&self, input: &str, arguments: &[&str]) -> Done {
         self.run_with(
             &[
                 "--config",
@@ -98,12 +98,12 @@ impl Site {
     }
 
     /// The stored value of a key, byte for byte.
-    fn raw(&self, key: &str) -> String {
+    pub fn raw(&self, key: &str) -> String {
         self.etcd
             .ctl(&["get", "--print-value-only", &format!("{KEYS}{key}")])
     }
 
-    fn stored(&self, key: &str) -> Value {
+    pub fn stored(&self, key: &str) -> Value {
         serde_json::from_str(&self.raw(key)).unwrap()
     }
 }

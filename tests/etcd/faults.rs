@@ -73,6 +73,9 @@ impl Site {
     #[track_caller]
     fn converges(&mut self, daemon: &Daemon) {
         self.marks += 1;
+        let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+        // Beside the times of lost packets this says what was going on.
+        println!("{time} a change is to arrive: {}", self.marks);
         let port = self.marks;
         self.cluster
             .put("globalnetworkpolicies/mark", &policy("mark", port));

@@ -7,11 +7,11 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::host::Host;
+use crate::host::{Host, wait_until};
 
 /// The host's address.
 const HOST: &str = "10.1.0.1";
@@ -30,15 +30,15 @@ pub struct Prober {
     outside: Child,
     namespace: String,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<u64>>,
+    thread: Option<JoinHandle<Vec<SystemTime>>>,
     receivers: Vec<UdpSocket>,
 }
 
 /// Everything that went wrong, in numbers of packets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Wrong {
-    /// Allowed, and did not arrive.
-    pub lost: usize,
+    /// Allowed, and did not arrive: when they were sent.
+    pub lost: Vec<String>,
     /// Denied, and arrived.
     pub leaked: usize,
 }
@@ -95,6 +95,15 @@ impl Prober {
             thread: None,
             receivers: receivers.into(),
         };
+        // A link that has just come up takes no packets for a moment.
+        wait_until(
+            || {
+                prober.begin();
+                std::thread::sleep(QUIET / 10);
+                prober.end().0.lost.is_empty()
+            },
+            || "no packet arrives".to_owned(),
+        );
         prober.begin();
         prober
     }
@@ -111,7 +120,7 @@ impl Prober {
     }
 
     /// Ends it; what went wrong, and how many allowed packets there were.
-    pub fn end(&mut self) -> (Wrong, u64) {
+    pub fn end(&mut self) -> (Wrong, usize) {
         self.stop.store(true, Ordering::SeqCst);
         let sent = self.thread.take().unwrap().join().unwrap();
         std::thread::sleep(QUIET);
@@ -127,8 +136,10 @@ impl Prober {
                 }
             }
         }
-        wrong.lost = (0..sent).filter(|n| !arrived.contains(n)).count();
-        (wrong, sent)
+        let lost = sent.iter().zip(0..).filter(|(_, n)| !arrived.contains(n));
+        let time = |at: &SystemTime| humantime::format_rfc3339_millis(*at).to_string();
+        wrong.lost = lost.map(|(at, n)| format!("{n} at {}", time(at))).collect();
+        (wrong, sent.len())
     }
 }
 
@@ -141,17 +152,18 @@ impl Drop for Prober {
     }
 }
 
-/// Sends until it is to stop; how often. Each time from new sockets, so that no packet belongs to a flow that was allowed before.
-fn send(stop: &AtomicBool) -> u64 {
-    let mut number: u64 = 0;
+/// Sends until it is to stop; when. Each time from new sockets, so that no packet belongs to a flow that was allowed before.
+fn send(stop: &AtomicBool) -> Vec<SystemTime> {
+    let mut sent = Vec::new();
     while !stop.load(Ordering::SeqCst) {
+        let number = sent.len() as u64;
+        sent.push(SystemTime::now());
         for (from, port) in [(FRIEND, PORTS[0]), (FRIEND, PORTS[1]), (STRANGER, PORTS[0])] {
             let socket = UdpSocket::bind((from, 0)).unwrap();
             // A refusal by ICMP of an earlier packet is no matter.
             let _ = socket.send_to(&number.to_be_bytes(), (HOST, port));
         }
-        number += 1;
         std::thread::sleep(TICK);
     }
-    number
+    sent
 }

@@ -99,6 +99,7 @@ impl Follower {
             failures: Vec::new(),
             pause: PAUSE,
             files: Vec::new(),
+            fresh: None,
             unusable: None,
             warned: Vec::new(),
         };
@@ -166,6 +167,8 @@ struct Follow {
     failures: Vec<String>,
     pause: Duration,
     files: Vec<Version>,
+    /// A connection made with changed files, which is to take over.
+    fresh: Option<Client>,
     /// Why changed files cannot be used, while a connection made with the old ones serves.
     unusable: Option<String>,
     warned: Vec<String>,
@@ -212,13 +215,10 @@ impl Follow {
     }
 
     async fn resolve_and_follow(&mut self) -> Result<std::convert::Infallible, End> {
-        self.files = self.access.versions();
-        self.unusable = None;
-        self.warn().await?;
-        let endpoints = self.access.resolve().await?;
-        self.count = endpoints.len();
-        let url = &endpoints[self.turn % endpoints.len()];
-        let mut client = Client::connect(&self.access, url).await?;
+        let mut client = match self.fresh.take() {
+            Some(client) => client,
+            None => self.connect().await?,
+        };
         self.wait_ready(&mut client).await?;
         self.tell(News::Connected(client.endpoint().to_owned()))
             .await?;
@@ -228,6 +228,17 @@ impl Follow {
         self.pause = PAUSE;
         self.failures.clear();
         self.watch(&mut client).await
+    }
+
+    /// A connection to the endpoint whose turn it is, with files as they are now.
+    async fn connect(&mut self) -> Result<Client, End> {
+        self.files = self.access.versions();
+        self.unusable = None;
+        self.warn().await?;
+        let endpoints = self.access.resolve().await?;
+        self.count = endpoints.len();
+        let url = &endpoints[self.turn % endpoints.len()];
+        Ok(Client::connect(&self.access, url).await?)
     }
 
     async fn warn(&mut self) -> Result<(), End> {
@@ -344,7 +355,13 @@ impl Follow {
         let endpoints = self.access.resolve().await?;
         let url = &endpoints[self.turn % endpoints.len()];
         match Client::connect(&self.access, url).await {
-            Ok(_) => Err(End::Again),
+            Ok(client) => {
+                (self.files, self.unusable) = (versions, None);
+                // This very connection, since the files may be others already.
+                self.fresh = Some(client);
+                self.warn().await?;
+                Err(End::Again)
+            }
             Err(error) => {
                 self.files = versions;
                 self.unusable = Some(format!(
