@@ -139,7 +139,7 @@ pub const PARAMS: &[Param] = &[
         "registerHostEndpoint",
         Kind::Bool,
         "false",
-        "Whether this host writes a HostEndpoint of its own into the datastore, and keeps its addresses right.",
+        "Whether this host writes its own HostEndpoint to the datastore and keeps its addresses right.",
     ),
     host(
         "hostEndpointLabels",
