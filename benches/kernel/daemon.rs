@@ -30,7 +30,7 @@ impl Host {
             .expect("loopback");
         namespace.run("ip", &["link"]).expect("interfaces");
         namespace
-            .sysctl("net.ipv6.conf.all.disable_ipv6", "0")
+            .sysctl("ipv6/conf/all/disable_ipv6", "0")
             .expect("IPv6");
         Host(namespace)
     }
