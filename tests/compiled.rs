@@ -308,7 +308,7 @@ proptest! {
         resources in resources(),
         packets in prop::collection::vec((packet(), path()), 1..20),
         (accept, mangle, invalid, to_host) in (any::<bool>(), any::<bool>(), any::<bool>(), 0..3usize),
-        (tree_from, leaf) in (0..12usize, 1..4usize),
+        (tree_from, leaf, merge_from) in (0..12usize, 1..4usize, 1..4usize),
     ) {
         use moat::config::HostAction::{Accept, Drop, Return};
         let mut settings = settings();
@@ -318,7 +318,7 @@ proptest! {
         let policy = compute(&resources, &host, &settings);
         let mut options = Options::new(&settings, true);
         (options.filter_accept, options.mangle_accept) = (accept, mangle);
-        (options.tree_from, options.leaf) = (tree_from, leaf);
+        (options.tree_from, options.leaf, options.merge_from) = (tree_from, leaf, merge_from);
         let ruleset = compile(&policy, &options);
         for (packet, path) in &packets {
             // Connection tracking translates only what it tracks.

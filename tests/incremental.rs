@@ -300,7 +300,7 @@ proptest! {
         let mut follower = Follower::default();
         let mut end: BTreeMap<ResourceId, Resource> = BTreeMap::new();
         let mut present = Links::new();
-        let options = Options { tree_from: 2, leaf: 1, ..Options::new(&settings, true) };
+        let options = Options { tree_from: 2, leaf: 1, merge_from: 2, ..Options::new(&settings, true) };
         let mut compiler = Compiler::new(options.clone());
         for step in &steps {
             let resource = parse(&step.document);

@@ -20,6 +20,7 @@ mod sets;
 mod tests;
 mod tiers;
 mod tree;
+mod union;
 
 use std::sync::Arc;
 
@@ -62,6 +63,8 @@ pub struct Options {
     pub tree_from: usize,
     /// A chain of a port tree with more rules than this is split, if ports can tell them apart.
     pub leaf: usize,
+    /// See `mergeRulesFrom` in `moat.toml`.
+    pub merge_from: usize,
 }
 
 impl Options {
@@ -82,6 +85,7 @@ impl Options {
             log_prefix: settings.log_prefix.clone(),
             tree_from: TREE_FROM,
             leaf: LEAF,
+            merge_from: settings.merge_rules_from as usize,
         }
     }
 

@@ -43,7 +43,7 @@ impl Table {
 }
 
 /// Which addresses of the packet a set match looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum End {
     /// Source.
     Src,
@@ -52,7 +52,7 @@ pub enum End {
 }
 
 /// One condition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Match {
     /// Arrives on; a trailing `+` means any suffix.
     InIface(Name),
@@ -172,7 +172,7 @@ pub enum SetContent {
     /// change of members is no change of the ruleset.
     Policy(Vec<SetId>),
     /// Members that never change.
-    Constant(BTreeSet<Member>),
+    Constant(Arc<BTreeSet<Member>>),
 }
 
 /// One IP set.
@@ -189,10 +189,18 @@ pub struct SetSpec {
 }
 
 impl SetSpec {
+    /// The sets of the host policy that its members come from; `None` for members that never change.
+    pub fn selectors(&self) -> Option<&[SetId]> {
+        match &self.content {
+            SetContent::Policy(ids) => Some(ids),
+            SetContent::Constant(_) => None,
+        }
+    }
+
     /// The members, in the form in which the kernel keeps them.
     pub fn members(&self, policy: &HostPolicy) -> BTreeSet<Member> {
         match &self.content {
-            SetContent::Constant(members) => members.clone(),
+            SetContent::Constant(members) => BTreeSet::clone(members),
             SetContent::Policy(ids) => {
                 let sets = ids.iter().filter_map(|id| policy.sets.get(id));
                 sets.flat_map(|set| members::of(set, self.family)).collect()

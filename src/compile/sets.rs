@@ -43,12 +43,32 @@ impl Sets {
         name
     }
 
+    /// Whether the members of a set are those of selectors of the policy.
+    pub(super) fn is_of_selectors(&self, name: &Name) -> bool {
+        let spec = self.specs.get(name);
+        spec.is_some_and(|s| s.kind == SetKind::Nets && s.selectors().is_some())
+    }
+
+    /// The members of all these sets of selectors. Named after them, so that other sets are another union: what a union is made
+    /// of never changes under the rules that name it, only its members do.
+    pub(super) fn union(&mut self, names: &BTreeSet<&Name>, family: Family) -> Name {
+        if let [one] = names.iter().collect::<Vec<_>>().as_slice() {
+            return Name::clone(one);
+        }
+        let specs = names.iter().filter_map(|name| self.specs.get(*name));
+        let ids = specs.filter_map(|s| s.selectors()).flatten().cloned();
+        let content = SetContent::Policy(ids.collect());
+        let name = names::constant_set("any", &joined(names.iter()), family);
+        let note = format!("any of {} selectors", names.len());
+        self.add(name, family, SetKind::Nets, content, &note)
+    }
+
     /// A list of prefixes.
     pub(super) fn nets(&mut self, nets: &[IpNet], family: Family) -> Name {
         let nets: BTreeSet<IpNet> = IpNet::aggregate(&nets.to_vec()).into_iter().collect();
         let name = names::constant_set("nets", &joined(&nets), family);
         let members = nets.into_iter().flat_map(storable).map(Member::Net);
-        let content = SetContent::Constant(members.collect());
+        let content = SetContent::Constant(Arc::new(members.collect()));
         self.add(name, family, SetKind::Nets, content, "CIDR list")
     }
 
@@ -56,7 +76,7 @@ impl Sets {
     pub(super) fn ports(&mut self, ranges: &[PortRange], family: Family) -> Name {
         let name = names::constant_set("ports", &joined(ranges), family);
         let members = ranges.iter().flat_map(|r| r.first..=r.last);
-        let content = SetContent::Constant(members.map(Member::Port).collect());
+        let content = SetContent::Constant(Arc::new(members.map(Member::Port).collect()));
         self.add(name, family, SetKind::Ports, content, "port list")
     }
 

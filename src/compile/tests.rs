@@ -6,8 +6,11 @@ use proptest::prelude::*;
 
 use super::members::storable;
 use super::names;
+use super::ruleset::{End, KRule, Match, Target};
+use super::sets::Sets;
+use super::union::Merger;
 use super::{Marks, Options};
-use crate::api::{Family, Kind, ResourceId};
+use crate::api::{Family, Kind, Protocol, ResourceId};
 use crate::calc::{Direction, SetId};
 use crate::config::{Input, Settings, load};
 
@@ -96,4 +99,54 @@ proptest! {
             prop_assert!(set.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'));
         }
     }
+}
+
+/// Rules of one port, each with a set of its own.
+fn rules_with_sets(sets: &mut Sets, actions: &[Target]) -> Vec<KRule> {
+    let mut rule = |(n, target): (usize, &Target)| {
+        let id = SetId::Selector(format!("app == \"{n}\"").as_str().into());
+        let name = sets.policy(&id, Family::V4);
+        let matches = vec![
+            Match::Protocol(Protocol::TCP, false),
+            Match::Set(End::Src, name, false),
+        ];
+        KRule::new(matches, target.clone(), format!("rule {n}"))
+    };
+    actions
+        .iter()
+        .enumerate()
+        .map(|(n, t)| rule((n, t)))
+        .collect()
+}
+
+#[test]
+fn rules_of_one_action_that_differ_in_one_set_become_one() {
+    use Target::{Accept, Drop};
+    let mut sets = Sets::default();
+    let rules = rules_with_sets(&mut sets, &[Accept, Accept, Accept, Drop, Drop, Accept]);
+    let mut merger = Merger {
+        from: 3,
+        family: Family::V4,
+        sets: &mut sets,
+    };
+    let merged = merger.merge(rules.clone());
+    assert_eq!(merged[1..], rules[3..], "too few next to each other");
+    assert_eq!(&*merged[0].note, "3 rules: rule 0; rule 1; rule 2");
+    let Match::Set(End::Src, union, false) = &merged[0].matches[1] else {
+        panic!("{merged:?}");
+    };
+    let spec = sets.spec(union).unwrap();
+    assert_eq!(spec.selectors().map(<[SetId]>::len), Some(3));
+}
+
+#[test]
+fn rules_that_log_are_never_merged() {
+    let mut sets = Sets::default();
+    let rules = rules_with_sets(&mut sets, &vec![Target::Log("x".into()); 5]);
+    let mut merger = Merger {
+        from: 2,
+        family: Family::V4,
+        sets: &mut sets,
+    };
+    assert_eq!(merger.merge(rules.clone()), rules);
 }

@@ -7,7 +7,8 @@ use super::endpoint::Place;
 use super::memo::{Variant, Written};
 use super::names;
 use super::ruleset::{KRule, Match, Name, Target};
-use super::tree::Tree;
+use super::tree::{Maker, Tree};
+use super::union::Merger;
 use crate::calc::{Category, Direction, HostPolicy, RuleLists, TierBlock};
 
 /// Rules that all trees of a family may hold together, for each policy rule of the host: chains of policies are shared by all
@@ -130,8 +131,16 @@ impl Builder<'_> {
         let at = (self.family, self.table);
         let place = (at.0, at.1, root.clone());
         let old = self.trees.old.remove(&place);
-        let edits = self.trees.edits.entry(at).or_default();
-        let tree = Tree::update(old, root, self.options.leaf, policies, edits);
+        let mut maker = Maker {
+            leaf: self.options.leaf,
+            merger: Merger {
+                from: self.options.merge_from,
+                family: self.family,
+                sets: &mut self.memo.sets,
+            },
+            edits: self.trees.edits.entry(at).or_default(),
+        };
+        let tree = Tree::update(old, root, policies, &mut maker);
         self.trees.new.insert(place, tree);
     }
 

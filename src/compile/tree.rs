@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::memo::Written;
 use super::ruleset::{Chain, End, KRule, Match, Name, Target};
+use super::union::Merger;
 use crate::api::{PortRange, Protocol};
 
 /// Children of a node, by digit of the port to the base of this.
@@ -68,9 +69,12 @@ struct Span {
 }
 
 /// What all nodes of a tree need to know.
-struct Maker<'a> {
-    leaf: usize,
-    edits: &'a mut Edits,
+pub(super) struct Maker<'a> {
+    /// A chain with more rules than this is split.
+    pub(super) leaf: usize,
+    pub(super) merger: Merger<'a>,
+    /// What changes.
+    pub(super) edits: &'a mut Edits,
 }
 
 impl Tree {
@@ -78,9 +82,8 @@ impl Tree {
     pub(super) fn update(
         old: Option<Tree>,
         name: &Name,
-        leaf: usize,
         policies: &[Arc<Written>],
-        edits: &mut Edits,
+        maker: &mut Maker<'_>,
     ) -> Tree {
         let serials: Vec<u64> = policies.iter().map(|w| w.serial).collect();
         let old = match old {
@@ -88,7 +91,6 @@ impl Tree {
             old => old.map(|o| o.root),
         };
         let entries: Vec<Entry<'_>> = policies.iter().flat_map(|w| entries(w)).collect();
-        let mut maker = Maker { leaf, edits };
         let root = maker.root(old, name, &entries);
         Tree { serials, root }
     }
@@ -141,7 +143,7 @@ impl Maker<'_> {
             .filter(|e| e.protocol.is_none_or(|p| !has_lane(p)))
             .copied()
             .collect();
-        rules.extend(others.iter().map(|e| e.rule.clone()));
+        rules.extend(self.rules(&others));
         // The root is compared rule by rule: what it is made of is everything.
         self.finish(old, name.clone(), Vec::new(), rules, children)
     }
@@ -160,7 +162,7 @@ impl Maker<'_> {
             old => Old::new(old),
         };
         let Some(parts) = self.split(span, entries) else {
-            let rules = entries.iter().map(|e| e.rule.clone()).collect();
+            let rules = self.rules(entries);
             return self.finish(old, name, content, rules, Vec::new());
         };
         let mut rules = Vec::new();
@@ -177,8 +179,13 @@ impl Maker<'_> {
             children.push(self.node(before, child_name, lane, below, &part));
         }
         let wide = entries.iter().filter(|e| e.covers(span.range()));
-        rules.extend(wide.map(|e| e.rule.clone()));
+        rules.extend(self.rules(wide));
         self.finish(old, name, content, rules, children)
+    }
+
+    fn rules<'e>(&mut self, entries: impl IntoIterator<Item = &'e Entry<'e>>) -> Vec<KRule> {
+        let rules = entries.into_iter().map(|e| e.rule.clone());
+        self.merger.merge(rules.collect())
     }
 
     /// The part of a child of `span` that its rules are about, where there are rules about one part of it only: the way leads

@@ -303,6 +303,12 @@ pub const PARAMS: &[Param] = &[
         "1048576",
         "The most members an IP set may have.",
     ),
+    host(
+        "mergeRulesFrom",
+        Kind::Count,
+        "4",
+        "From this many on, rules of a port that differ in one selector only become one kernel rule.",
+    ),
 ];
 
 impl Param {

@@ -113,6 +113,8 @@ pub struct Settings {
     pub health_port: u16,
     /// Most members an IP set may have.
     pub max_ipset_size: u32,
+    /// Rules that differ in one selector become one kernel rule where they are so many.
+    pub merge_rules_from: u32,
 }
 
 /// Values of `datastoreType`.

@@ -15,52 +15,57 @@ pub type PolicySets = BTreeMap<SetId, Arc<IpSet>>;
 
 /// The members that one set of the kernel shall have.
 #[derive(Clone, Debug)]
-pub struct Content {
-    spec: Arc<SetSpec>,
-    /// The sets of the host policy that it has together.
-    parts: Vec<Arc<IpSet>>,
+pub enum Content {
+    /// Those that never change.
+    Constant(Arc<BTreeSet<Member>>),
+    /// Those of one set of the host policy in this family.
+    Set(Arc<IpSet>, Family),
+    /// Those of several together, in order.
+    Union(Arc<[Member]>),
 }
 
 impl Content {
     /// The content of a set. A set that the host policy does not have is empty.
     pub fn new(spec: &Arc<SetSpec>, sets: &PolicySets) -> Content {
-        let parts = match &spec.content {
-            SetContent::Policy(ids) => ids.iter().filter_map(|id| sets.get(id)).cloned().collect(),
-            SetContent::Constant(_) => Vec::new(),
+        let ids = match &spec.content {
+            SetContent::Constant(members) => return Content::Constant(members.clone()),
+            SetContent::Policy(ids) => ids,
         };
-        Content {
-            spec: spec.clone(),
-            parts,
+        let parts: Vec<&Arc<IpSet>> = ids.iter().filter_map(|id| sets.get(id)).collect();
+        if let [one] = parts.as_slice() {
+            return Content::Set(Arc::clone(one), spec.family);
         }
+        let all = parts.iter().flat_map(|part| members(part, spec.family));
+        let mut all: Vec<Member> = all.collect();
+        all.sort_unstable();
+        all.dedup();
+        Content::Union(all.into())
     }
 
     /// Whether this is a member.
     pub fn contains(&self, member: &Member) -> bool {
-        match &self.spec.content {
-            SetContent::Constant(members) => members.contains(member),
-            SetContent::Policy(_) => self.parts.iter().any(|part| holds(part, member)),
+        match self {
+            Content::Constant(members) => members.contains(member),
+            Content::Set(set, _) => holds(set, member),
+            Content::Union(members) => members.binary_search(member).is_ok(),
         }
     }
 
     /// Every member, once.
     pub fn iter(&self) -> Box<dyn Iterator<Item = Member> + '_> {
-        match &self.spec.content {
-            SetContent::Constant(members) => Box::new(members.iter().copied()),
-            SetContent::Policy(_) => {
-                let family = self.spec.family;
-                let parts = self.parts.iter().enumerate();
-                Box::new(parts.flat_map(move |(n, part)| {
-                    let earlier = &self.parts[..n];
-                    let is_new = move |m: &Member| !earlier.iter().any(|e| holds(e, m));
-                    members(part, family).filter(is_new)
-                }))
-            }
+        match self {
+            Content::Constant(members) => Box::new(members.iter().copied()),
+            Content::Set(set, family) => members(set, *family),
+            Content::Union(members) => Box::new(members.iter().copied()),
         }
     }
 
     /// Number of members.
     pub fn count(&self) -> usize {
-        self.iter().count()
+        match self {
+            Content::Union(members) => members.len(),
+            _ => self.iter().count(),
+        }
     }
 }
 
@@ -149,9 +154,7 @@ pub fn difference(
     sets: &PolicySets,
     changes: &BTreeMap<SetId, SetChange>,
 ) -> Option<(Vec<Member>, Vec<Member>)> {
-    let SetContent::Policy(ids) = &spec.content else {
-        return None;
-    };
+    let ids = spec.selectors()?;
     let mut touched = BTreeSet::new();
     for change in ids.iter().filter_map(|id| changes.get(id)) {
         let SetChange::Members { added, removed } = change else {

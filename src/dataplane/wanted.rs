@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::content::{Content, PolicySets, difference};
 use crate::calc::{HostChanges, HostPolicy, SetId};
-use crate::compile::{Member, Name, Ruleset, SetContent, SetSpec};
+use crate::compile::{Member, Name, Ruleset, SetSpec};
 
 /// What the kernel shall hold.
 #[derive(Clone, Debug)]
@@ -121,18 +121,11 @@ impl Handover {
         self.ruleset = ruleset.clone();
         self.users.clear();
         for (name, spec) in &ruleset.sets {
-            for id in parts(spec) {
+            for id in spec.selectors().unwrap_or_default() {
                 let users = self.users.entry(id.clone()).or_default();
                 users.push(name.clone());
             }
         }
-    }
-}
-
-fn parts(spec: &SetSpec) -> &[SetId] {
-    match &spec.content {
-        SetContent::Policy(ids) => ids,
-        SetContent::Constant(_) => &[],
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::api::Family;
 use crate::calc::{IpSet, Member as Listed, Options, SetChange, ToHost};
+use crate::compile::SetContent;
 use crate::compile::SetKind;
 
 fn id(name: &str) -> SetId {
