@@ -1,7 +1,7 @@
 //! What reaches the kernel, and when: starts, changes and memory of the daemon in the world of docs/performance.md, each beside the
 //! raw tools doing the same in the same run.
 //!
-//! `cargo bench --bench kernel -- [nft|legacy] [ten|all]` (root; the default is everything). `MOAT_BENCH_ENDPOINTS` makes the
+//! `cargo bench --bench kernel -- [nft|legacy] [ten|all]` (root; the default is everything). `BENCH_ENDPOINTS` makes the
 //! world smaller.
 
 #[path = "kernel/daemon.rs"]
@@ -56,7 +56,7 @@ fn main() {
 }
 
 fn sized(size: Size) -> Size {
-    let endpoints = std::env::var("MOAT_BENCH_ENDPOINTS").ok();
+    let endpoints = std::env::var("BENCH_ENDPOINTS").ok();
     let endpoints = endpoints.and_then(|n| n.parse().ok());
     Size {
         endpoints: endpoints.unwrap_or(size.endpoints),

@@ -121,7 +121,7 @@ impl Files {
         let _ = fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).expect("a socket");
         socket
-            .set_read_timeout(Some(Duration::from_secs(300)))
+            .set_read_timeout(Some(Duration::from_secs(1)))
             .expect("a time limit");
         let log = fs::File::create(self.path("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_moatd"));
@@ -132,17 +132,26 @@ impl Files {
             .stdout(Stdio::null())
             .stderr(log);
         let begin = Instant::now();
-        let child = inside(host.namespace(), || command.spawn())
+        let mut child = inside(host.namespace(), || command.spawn())
             .unwrap_or_else(|e| panic!("moatd in {}: {e}", host.namespace().name()));
         let mut buffer = [0; 512];
         loop {
-            let length = socket.recv(&mut buffer).expect("moatd gets ready");
-            if buffer[..length].starts_with(b"READY=1") {
-                break;
+            match socket.recv(&mut buffer) {
+                Ok(length) if buffer[..length].starts_with(b"READY=1") => break,
+                Ok(_) => {}
+                Err(_) => self.still_starting(&mut child, begin),
             }
         }
         let ready = begin.elapsed();
         Run { child, ready }
+    }
+
+    fn still_starting(&self, child: &mut Child, begin: Instant) {
+        let ended = child.try_wait().expect("a child");
+        if ended.is_some() || begin.elapsed() > Duration::from_secs(300) {
+            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+            panic!("moatd does not get ready: {log}");
+        }
     }
 
     fn ask(&self, request: &str) -> serde_json::Value {

@@ -1,5 +1,6 @@
 //! Changes, one by one, through calculator, compiler and dataplane, as the daemon hands them on, without the files before them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,25 +218,24 @@ impl Pipeline {
     }
 }
 
+/// The lines of one tool. Chains that go are emptied first, each may still lead to another.
 fn text_of(lines: &[String], tool: &str) -> String {
-    let mut text = String::new();
-    let mut open = "";
     let own = lines
         .iter()
         .filter_map(|line| line.strip_prefix(tool)?.split_once(": "));
-    for (name, line) in own {
-        if name != open {
-            if !open.is_empty() {
-                text.push_str("COMMIT\n");
+    let mut tables: BTreeMap<&str, [String; 3]> = BTreeMap::new();
+    for (table, line) in own {
+        let [edits, flushes, deletions] = tables.entry(table).or_default();
+        match line.strip_prefix("-X ") {
+            Some(chain) => {
+                *flushes += &format!("-F {chain}\n");
+                *deletions += &format!("{line}\n");
             }
-            text.push_str(&format!("*{name}\n"));
-            open = name;
+            None => *edits += &format!("{line}\n"),
         }
-        text.push_str(line);
-        text.push('\n');
     }
-    if !open.is_empty() {
-        text.push_str("COMMIT\n");
-    }
-    text
+    let texts = tables
+        .iter()
+        .map(|(table, parts)| format!("*{table}\n{}COMMIT\n", parts.concat()));
+    texts.collect()
 }
