@@ -39,6 +39,18 @@ impl Writer {
         })
     }
 
+    /// The same, and removes old chains with the same process. After a failure nobody knows how far it came.
+    pub fn write_and_remove(
+        &self,
+        edits: &BTreeMap<Family, FamilyEdit>,
+    ) -> BTreeMap<Family, CommandError> {
+        self.all(edits, |family, edits| {
+            let removals = edits.iter().map(|e| removal_text(e.table, &e.stale));
+            let texts = edits.iter().map(edit_text).chain(removals);
+            self.restore(family, texts.collect())
+        })
+    }
+
     /// Removes old chains; returns what could not be removed, because rules that are not ours lead there.
     ///
     /// # Errors

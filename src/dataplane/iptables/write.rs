@@ -63,9 +63,8 @@ impl Iptables {
             // Until everything below went well, what the kernel holds is unknown.
             self.known = None;
             self.digests.clear();
-            let failed = self.writer.write(&edits);
+            let failed = self.write_edits(&edits, &before, &mut applied.changed)?;
             if failed.is_empty() {
-                self.remove_old(&edits, &mut applied.changed)?;
                 self.finish(&possible, applied);
                 return Ok(possible);
             }
@@ -74,12 +73,25 @@ impl Iptables {
         }
     }
 
-    fn remove_old(
+    /// Where what the kernel holds is known, one process per family does all; whatever fails is looked for with care then.
+    fn write_edits(
         &self,
         edits: &BTreeMap<Family, FamilyEdit>,
+        before: &Before,
         changed: &mut Changed,
-    ) -> Result<(), DataplaneError> {
-        let held = self.writer.remove(edits)?;
+    ) -> Result<BTreeMap<Family, CommandError>, DataplaneError> {
+        let is_known = matches!(before, Before::Known(_));
+        let failed = match is_known {
+            true => self.writer.write_and_remove(edits),
+            false => self.writer.write(edits),
+        };
+        if !failed.is_empty() {
+            return Ok(failed);
+        }
+        let held = match is_known {
+            true => BTreeSet::new(),
+            false => self.writer.remove(edits)?,
+        };
         for edit in edits.values().flatten() {
             changed.add(edit.changed);
         }
@@ -87,7 +99,7 @@ impl Iptables {
             changed.chains_removed -= held.len();
             tracing::warn!("{}", DataplaneError::OldChains(held));
         }
-        Ok(())
+        Ok(failed)
     }
 
     /// Looks again after a failure: what is there may not be what was known. If that was not the cause, rules are searched for
