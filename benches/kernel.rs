@@ -1,9 +1,11 @@
 //! What reaches the kernel, and when: starts, changes and memory of the daemon in the world of docs/performance.md, each beside the
 //! raw tools doing the same in the same run.
 //!
-//! `cargo bench --bench kernel -- [nft|legacy] [ten|all]` (root; the default is everything). `BENCH_ENDPOINTS` makes the
+//! `cargo bench --bench kernel -- [nft|legacy] [ten|all]`, or `connections` (root; the default is everything). `BENCH_ENDPOINTS` makes the
 //! world smaller.
 
+#[path = "kernel/connections.rs"]
+mod connections;
 #[path = "kernel/daemon.rs"]
 mod daemon;
 #[path = "kernel/library.rs"]
@@ -45,9 +47,14 @@ fn main() {
     netns::check_machine().expect("a machine to measure on");
     netns::remove_stale();
     let mut table = Table::default();
+    if wanted("connections", &["nft", "legacy", "ten", "all"]) {
+        connections::measure(&mut table);
+    }
     for backend in ["nft", "legacy"] {
         for (name, size) in [("ten", world::TEN), ("all", world::ALL)] {
-            if wanted(backend, &["nft", "legacy"]) && wanted(name, &["ten", "all"]) {
+            if wanted(backend, &["nft", "legacy", "connections"])
+                && wanted(name, &["ten", "all", "connections"])
+            {
                 measure(&mut table, backend, name, sized(size));
             }
         }

@@ -68,7 +68,8 @@ impl Files {
         self.dir.path().join(name)
     }
 
-    fn replace(&self, name: &str, text: &str) {
+    /// A file of policy, replaced at once.
+    pub fn put(&self, name: &str, text: &str) {
         let new = self.path("new");
         fs::write(&new, text).expect("written");
         fs::rename(new, self.path("policy.d").join(name)).expect("renamed");
@@ -77,26 +78,26 @@ impl Files {
     /// The world as JSON.
     pub fn write_world(&self, seed: u64, size: Size, workloads: &[Workload]) {
         let policies = world::policies(seed, size, "192.0.2.1");
-        self.replace("policies.json", &world::list(policies.into_iter()));
+        self.put("policies.json", &world::list(policies.into_iter()));
         for (n, part) in workloads.chunks(PER_FILE).enumerate() {
             let documents = part.iter().map(Workload::json);
-            self.replace(&format!("endpoints{n}.json"), &world::list(documents));
+            self.put(&format!("endpoints{n}.json"), &world::list(documents));
         }
     }
 
     /// The world as YAML.
     pub fn write_yaml(&self, seed: u64, size: Size, workloads: &[Workload]) {
         let policies = world::policies(seed, size, "192.0.2.1");
-        self.replace("policies.yaml", &world::yaml(policies.into_iter()));
+        self.put("policies.yaml", &world::yaml(policies.into_iter()));
         for (n, part) in workloads.chunks(PER_FILE).enumerate() {
             let documents = part.iter().map(Workload::json);
-            self.replace(&format!("endpoints{n}.yaml"), &world::yaml(documents));
+            self.put(&format!("endpoints{n}.yaml"), &world::yaml(documents));
         }
     }
 
     /// Other documents in the first file of endpoints.
     pub fn rewrite_first(&self, documents: &[String]) {
-        self.replace("endpoints0.json", &world::list(documents.iter().cloned()));
+        self.put("endpoints0.json", &world::list(documents.iter().cloned()));
     }
 
     /// No policy and no state.

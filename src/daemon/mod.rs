@@ -14,6 +14,7 @@ mod datastore;
 mod engine;
 mod health;
 mod http;
+mod kernel;
 mod lock;
 mod logging;
 mod metrics;

@@ -9,11 +9,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
-use super::apply::Kernel;
 use super::args::Args;
 use super::connections::{Cut, Cutter};
 use super::control::{self, Served};
 use super::http::Servers;
+use super::kernel::Kernel;
 use super::metrics::Metrics;
 use super::report::{Degraded, Event, Happening};
 use super::saving::Saver;
