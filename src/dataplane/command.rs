@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Where the firewall tools are looked for; the caller's PATH is not trusted.
@@ -180,7 +183,7 @@ impl Tools {
     }
 
     fn spawn(&self, program: &str, args: &[&str]) -> std::io::Result<Child> {
-        let mut command = Command::new(program);
+        let mut command = Command::new(self.locate(program)?);
         // NOTIFY_SOCKET and friends are for us, not for children; messages must be parseable in every locale.
         command
             .env_clear()
@@ -198,6 +201,21 @@ impl Tools {
             .spawn()?;
         remember(child.id());
         Ok(child)
+    }
+
+    /// The file of a program. A name that is yet to be looked for would make the standard library fork, which copies the page
+    /// tables of the whole daemon for each tool; for a file it uses `vfork`.
+    fn locate(&self, program: &str) -> std::io::Result<PathBuf> {
+        let mut problem = Errno::NOENT;
+        for dir in std::env::split_paths(&self.path) {
+            let file = dir.join(program);
+            match access(&file, Access::EXEC_OK) {
+                Ok(()) => return Ok(file),
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(other) => problem = other,
+            }
+        }
+        Err(problem.into())
     }
 }
 
