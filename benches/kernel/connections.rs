@@ -14,9 +14,9 @@ const EACH: u16 = 100;
 /// The neighbour that loses its access.
 const VICTIM: usize = 1;
 /// Times that it does, and that a rule changes.
-const TIMES: usize = 10;
-/// After this a change is over, with everything that follows it.
-const OVER: Duration = Duration::from_millis(600);
+const TIMES: u32 = 5;
+/// After this a change is over, with everything that follows it; the pause after a look at many connections is over, too.
+const OVER: Duration = Duration::from_secs(2);
 
 /// Prints the rows of every number of entries.
 pub fn measure(table: &mut Table) {
@@ -119,7 +119,7 @@ impl Site {
             "{entries} entries, an address leaves a set: its {EACH} connections are cut after"
         );
         table.row(&what, median(times), None);
-        table.row("  CPU", cpu / TIMES as u32, None);
+        table.row("  CPU", cpu / TIMES, None);
     }
 
     /// A rule changes, so that every connection is judged; all may go on.
@@ -131,7 +131,7 @@ impl Site {
             self.files.put("policy.json", &text);
             std::thread::sleep(OVER);
         }
-        let cpu = (self.run.cpu() - before) / TIMES as u32;
+        let cpu = (self.run.cpu() - before) / TIMES;
         assert!(self.tracked() >= full, "connections that may go on are cut");
         let entries = self.entries;
         let what = format!("{entries} entries, a rule changes, all are judged: CPU");
@@ -148,7 +148,7 @@ fn address(neighbour: usize) -> String {
 }
 
 /// Neighbours may send UDP, the victim only if it is said so; a port that nobody uses makes one policy differ from another.
-fn policy(entries: usize, victim: bool, port: usize) -> String {
+fn policy(entries: usize, victim: bool, port: u32) -> String {
     let nets: Vec<String> = (0..neighbours(entries))
         .filter(|n| victim || *n != VICTIM)
         .map(|n| format!("\"{}/32\"", address(n)))
