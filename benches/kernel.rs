@@ -1,7 +1,7 @@
 //! What reaches the kernel, and when: starts, changes and memory of the daemon in the world of docs/performance.md, each beside the
 //! raw tools doing the same in the same run.
 //!
-//! `cargo bench --bench kernel -- [nft|legacy] [ten|all]`, or `connections` (root; the default is everything). `BENCH_ENDPOINTS` makes the
+//! `cargo bench --bench kernel -- [nft|legacy] [ten|all]`, or `connections`, or `parsing` (root; the default is everything). `BENCH_ENDPOINTS` makes the
 //! world smaller.
 
 #[path = "kernel/connections.rs"]
@@ -12,6 +12,8 @@ mod daemon;
 mod library;
 #[path = "../tests/common/netns.rs"]
 mod netns;
+#[path = "kernel/parsing.rs"]
+mod parsing;
 #[path = "kernel/raw.rs"]
 mod raw;
 #[path = "kernel/table.rs"]
@@ -47,13 +49,19 @@ fn main() {
     netns::check_machine().expect("a machine to measure on");
     netns::remove_stale();
     let mut table = Table::default();
-    if wanted("connections", &["nft", "legacy", "ten", "all"]) {
+    let worlds = ["nft", "legacy", "ten", "all"];
+    if wanted("parsing", &[&worlds[..], &["connections"]].concat()) {
+        let workloads: Vec<Workload> = world::workloads(SEED, sized(world::TEN)).collect();
+        parsing::measure(&mut table, &workloads);
+    }
+    if wanted("connections", &[&worlds[..], &["parsing"]].concat()) {
         connections::measure(&mut table);
     }
     for backend in ["nft", "legacy"] {
         for (name, size) in [("ten", world::TEN), ("all", world::ALL)] {
-            if wanted(backend, &["nft", "legacy", "connections"])
-                && wanted(name, &["ten", "all", "connections"])
+            let parts = ["connections", "parsing"];
+            if wanted(backend, &[&["nft", "legacy"][..], &parts].concat())
+                && wanted(name, &[&["ten", "all"][..], &parts].concat())
             {
                 measure(&mut table, backend, name, sized(size));
             }
@@ -179,10 +187,7 @@ fn idle(table: &mut Table, run: &daemon::Run) {
     let (cpu, switches) = (run.cpu(), run.wake_ups());
     std::thread::sleep(IDLE);
     let woken = run.wake_ups() - switches;
-    table.note(&format!(
-        "idle for a minute: {woken} wake-ups of all threads, {:?} of CPU (a look every 5 s, no watchdog asked for)",
-        run.cpu() - cpu
-    ));
+    table.idle(woken, run.cpu() - cpu);
 }
 
 /// The middle one.

@@ -48,9 +48,12 @@ impl Table {
         self.add(format!("| {what} | {megabytes} MB | | | 64 MB | {good} |"));
     }
 
-    /// A sentence.
-    pub fn note(&mut self, text: &str) {
-        self.add(format!("| {text} | | | | | |"));
+    /// How often any thread woke up in an idle minute in which no watchdog asked for it, and the time that cost.
+    pub fn idle(&mut self, woken: u64, cpu: Duration) {
+        let (good, cpu) = (word(woken == 0), show(cpu));
+        self.add(format!(
+            "| idle for a minute: wake-ups of all threads (CPU: {cpu}) | {woken} | | | none | {good} |"
+        ));
     }
 
     fn add(&mut self, line: String) {
