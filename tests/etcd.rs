@@ -1,6 +1,8 @@
 //! moatd with a real etcd, which holds resources as Calico's own programs write them. Each test has a network namespace of its
 //! own; root only.
 
+#[path = "etcd/calicoctl.rs"]
+mod calicoctl;
 #[path = "etcd/cluster.rs"]
 mod cluster;
 #[path = "etcd/ctl.rs"]
