@@ -7,12 +7,13 @@ mod calicoctl;
 mod cluster;
 #[path = "etcd/ctl.rs"]
 mod ctl;
+#[path = "etcd/discovery.rs"]
+mod discovery;
 #[path = "etcd/faults.rs"]
 mod faults;
 #[path = "etcd/golden.rs"]
 mod golden;
-#[path = "kernel/host.rs"]
-#[allow(dead_code, reason = "shared with the tests of the kernel")]
+#[path = "common/host.rs"]
 mod host;
 #[path = "etcd/identity.rs"]
 mod identity;
@@ -20,6 +21,8 @@ mod identity;
 mod prober;
 #[path = "etcd/readme.rs"]
 mod readme;
+#[path = "etcd/scale.rs"]
+mod scale;
 #[path = "etcd/secure.rs"]
 mod secure;
 #[path = "etcd/server.rs"]
