@@ -7,6 +7,8 @@ mod calicoctl;
 mod cluster;
 #[path = "etcd/ctl.rs"]
 mod ctl;
+#[path = "etcd/cut_off.rs"]
+mod cut_off;
 #[path = "etcd/discovery.rs"]
 mod discovery;
 #[path = "etcd/faults.rs"]

@@ -1,6 +1,7 @@
 //! The datastore beside the policy directories: local files win over it, and what it last said stays in force while it is away.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::engine::Touched;
 use super::report::{Degraded, Override, SourceReport};
@@ -98,6 +99,12 @@ impl Datastore {
         let warnings = self.source.iter().flat_map(EtcdSource::warnings);
         let problems = self.publisher.iter().flat_map(Publisher::problems);
         warnings.cloned().chain(problems).collect()
+    }
+
+    /// Where the datastore is, as far as that is given by address.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let source = self.source.as_ref();
+        source.map_or_else(Vec::new, |source| source.access().addresses())
     }
 
     /// As a source of resources.

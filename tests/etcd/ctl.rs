@@ -34,13 +34,13 @@ spec: {node: h2, interfaceName: eth0}
 
 pub struct Site {
     etcd: Etcd,
-    host: Host,
+    pub host: Host,
 }
 
 pub struct Done {
     code: Option<i32>,
     out: String,
-    err: String,
+    pub err: String,
 }
 
 impl Done {

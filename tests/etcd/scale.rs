@@ -222,7 +222,7 @@ fn fifty_thousand_endpoints_change_500_times_a_second() {
 #[test]
 #[ignore = "takes two minutes"]
 fn a_keyspace_of_100_megabytes() {
-    const COUNT: usize = 2000;
+    const COUNT: usize = 2300;
     let (mut site, daemon, mut prober) = begin();
     site.patience = LONG;
     let writer = Writer::new(&site);

@@ -17,6 +17,8 @@ const PAGE: i64 = 500;
 pub struct Db {
     runtime: Runtime,
     client: Client,
+    access: Access,
+    global: Global,
     /// The revision that the last scan is of.
     seen: i64,
 }
@@ -35,20 +37,28 @@ pub struct Stored {
 impl Db {
     /// Connects to the datastore that is configured.
     pub fn open(global: &Global) -> Result<Db, Failure> {
-        Db::connect(&access::require(global)?)
-    }
-
-    /// Connects to this datastore.
-    pub fn connect(access: &Access) -> Result<Db, Failure> {
+        let access = access::require(global)?;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::new(EX_UNAVAILABLE, e.to_string()))?;
-        let client = runtime.block_on(Client::connect_any(access));
+        let client = runtime.block_on(Client::connect_any(&access));
         let client = client.map_err(|e| failure(&e))?;
         Ok(Db {
             runtime,
             client,
+            access,
+            global: global.clone(),
             seen: 0,
         })
+    }
+
+    /// How the datastore is reached.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The options of the command line.
+    pub fn global(&self) -> &Global {
+        &self.global
     }
 
     /// The resource of that name, also under the key that old clients used.
