@@ -192,7 +192,10 @@ impl Site {
         match words[0].as_str() {
             "stored" => done.printed.push(self.stored(&words[1])),
             "spec" => done.printed.push(self.spec(&words[1])),
-            "put" => self.etcd.put(&words[1], input.trim_end()),
+            "put" => drop(
+                self.etcd
+                    .ctl(&["put", "--", &whole(&words[1]), input.trim_end()]),
+            ),
             "file" => {
                 let file = self.dir.join(&words[1]);
                 fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -230,9 +233,7 @@ impl Site {
     }
 
     fn stored(&self, key: &str) -> String {
-        let value = self
-            .etcd
-            .ctl(&["get", "--print-value-only", &format!("{KEYS}{key}")]);
+        let value = self.etcd.ctl(&["get", "--print-value-only", &whole(key)]);
         // Newer clients know one field more.
         let newer = r#","assignmentMode":"Automatic""#;
         steady(&value.trim_end().replace(newer, ""))
@@ -246,6 +247,14 @@ impl Site {
         let mut spec = value["spec"].clone();
         spec.as_object_mut().unwrap().shift_remove("tier");
         spec.to_string()
+    }
+}
+
+/// A key of resources may be given by its end.
+fn whole(key: &str) -> String {
+    match key.starts_with('/') {
+        true => key.to_owned(),
+        false => format!("{KEYS}{key}"),
     }
 }
 

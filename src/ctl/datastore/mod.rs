@@ -1,13 +1,14 @@
 //! Commands that write and read a datastore, with calicoctl's verbs, messages and exit codes (facts 10).
 
 mod access;
-mod addresses;
 mod change;
 mod cut;
 mod db;
 mod delete;
 mod diff;
 mod edit;
+mod hosts;
+mod ipam;
 mod migrate;
 mod patch;
 mod read;
@@ -15,11 +16,12 @@ mod render;
 mod template;
 mod words;
 
-pub use addresses::{Ipam, Node};
 pub use change::{Change, Verb};
 pub use delete::Delete;
 pub use diff::Diff;
 pub use edit::{Label, Patch};
+pub use hosts::Node;
+pub use ipam::Ipam;
 pub use migrate::{Datastore, Import};
 pub use read::{Wanted, is_configured, show};
 
