@@ -1,16 +1,21 @@
 //! moatd with a real etcd, which holds resources as Calico's own programs write them. Each test has a network namespace of its
 //! own; root only.
 
+#[path = "etcd/calicoctl.rs"]
+mod calicoctl;
 #[path = "etcd/cluster.rs"]
 mod cluster;
 #[path = "etcd/ctl.rs"]
 mod ctl;
+#[path = "etcd/cut_off.rs"]
+mod cut_off;
+#[path = "etcd/discovery.rs"]
+mod discovery;
 #[path = "etcd/faults.rs"]
 mod faults;
 #[path = "etcd/golden.rs"]
 mod golden;
-#[path = "kernel/host.rs"]
-#[allow(dead_code, reason = "shared with the tests of the kernel")]
+#[path = "common/host.rs"]
 mod host;
 #[path = "etcd/identity.rs"]
 mod identity;
@@ -18,6 +23,8 @@ mod identity;
 mod prober;
 #[path = "etcd/readme.rs"]
 mod readme;
+#[path = "etcd/scale.rs"]
+mod scale;
 #[path = "etcd/secure.rs"]
 mod secure;
 #[path = "etcd/server.rs"]
@@ -29,6 +36,7 @@ use server::Etcd;
 /// Values in the very form in which Calico stores them.
 const ENDPOINT: &str = r#"{"kind":"HostEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"h-eth0","uid":"0f6c2b1e-6c1f-4a4e-8f57-0d7a3f9b2c11","creationTimestamp":"2026-01-02T03:04:05Z","labels":{"role":"web"}},"spec":{"node":"h","interfaceName":"eth0","expectedIPs":["10.1.0.1"],"ports":[{"name":"http","protocol":"TCP","port":80}]}}"#;
 const WORKLOAD: &str = r#"{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"node1-k8s-pod1-eth0","namespace":"ns1","creationTimestamp":null,"labels":{"projectcalico.org/namespace":"ns1","projectcalico.org/orchestrator":"k8s"}},"spec":{"orchestrator":"k8s","node":"node1","pod":"pod1","endpoint":"eth0","ipNetworks":["192.168.1.2/32"],"profiles":["kns.ns1"],"interfaceName":"cali0123456789a"}}"#;
+const CALICOCTL_POLICY: &str = r#"{"kind":"GlobalNetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"default.g1","uid":"ad27183d-7cd4-41d6-b245-7183ed2eeeb7","creationTimestamp":"2026-11-26T07:37:34Z"},"spec":{"order":10.5,"ingress":[{"action":"Allow","protocol":"TCP","source":{},"destination":{"ports":[4003]}}],"selector":"role == 'web' \u0026\u0026 has(role)","types":["Ingress"]}}"#;
 const INFORMATION: &str = r#"{"kind":"ClusterInformation","apiVersion":"projectcalico.org/v3","metadata":{"name":"default","uid":"1","creationTimestamp":"2026-01-02T03:04:05Z"},"spec":{"clusterGUID":"00112233445566778899aabbccddeeff","clusterType":"typha","calicoVersion":"v3.32.0","datastoreReady":READY}}"#;
 
 /// A policy in the form of today, which allows one port.
@@ -134,6 +142,16 @@ fn what_calico_wrote_is_enforced_and_followed() {
     site.etcd.delete("globalnetworkpolicies/default.old");
     wait_until(|| !site.has(4002), || daemon.log());
     assert!(site.has(4001));
+    // What calicoctl 3.28 stored when it applied a policy, then when it patched and when it deleted it.
+    site.etcd
+        .put("globalnetworkpolicies/default.g1", CALICOCTL_POLICY);
+    site.wait_port(4003, &daemon);
+    let patched = CALICOCTL_POLICY.replace("4003", "4004");
+    site.etcd.put("globalnetworkpolicies/default.g1", &patched);
+    site.wait_port(4004, &daemon);
+    assert!(!site.has(4003));
+    site.etcd.delete("globalnetworkpolicies/default.g1");
+    wait_until(|| !site.has(4004), || daemon.log());
 }
 
 #[test]

@@ -5,8 +5,10 @@
 mod boot;
 #[path = "kernel/faults.rs"]
 mod faults;
-#[path = "kernel/host.rs"]
+#[path = "common/host.rs"]
 mod host;
+#[path = "kernel/programs.rs"]
+mod programs;
 #[path = "kernel/start.rs"]
 mod start;
 

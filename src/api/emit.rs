@@ -9,7 +9,7 @@ pub fn to_yaml(value: &Value) -> String {
         Value::Object(map) if !map.is_empty() => mapping(&mut out, map, 0),
         Value::Array(items) if !items.is_empty() => sequence(&mut out, items, 0),
         value => {
-            scalar(&mut out, value);
+            scalar(&mut out, value, 1);
             out.push('\n');
         }
     }
@@ -25,7 +25,7 @@ fn mapping(out: &mut String, map: &Map<String, Value>, depth: usize) {
         if n > 0 {
             indent(out, depth);
         }
-        text(out, key);
+        text(out, key, depth + 1);
         out.push(':');
         match value {
             Value::Object(inner) if !inner.is_empty() => {
@@ -40,7 +40,7 @@ fn mapping(out: &mut String, map: &Map<String, Value>, depth: usize) {
             }
             value => {
                 out.push(' ');
-                scalar(out, value);
+                scalar(out, value, depth + 1);
                 out.push('\n');
             }
         }
@@ -57,26 +57,39 @@ fn sequence(out: &mut String, items: &[Value], depth: usize) {
             Value::Object(inner) if !inner.is_empty() => mapping(out, inner, depth + 1),
             Value::Array(inner) if !inner.is_empty() => sequence(out, inner, depth + 1),
             item => {
-                scalar(out, item);
+                scalar(out, item, depth + 1);
                 out.push('\n');
             }
         }
     }
 }
 
-fn scalar(out: &mut String, value: &Value) {
+fn scalar(out: &mut String, value: &Value, depth: usize) {
     match value {
-        Value::String(s) => text(out, s),
+        Value::String(s) => text(out, s, depth),
         // Null, truth values, numbers, `{}` and `[]` are written alike in JSON and YAML.
         other => out.push_str(&other.to_string()),
     }
 }
 
-fn text(out: &mut String, text: &str) {
-    if is_plain(text) {
+/// In Go's style: bare where that is safe, as lines where there are several, otherwise in quotes.
+fn text(out: &mut String, text: &str, depth: usize) {
+    let is_odd = |c: char| (c.is_control() && c != '\n') || "\u{2028}\u{2029}\u{feff}".contains(c);
+    let has_lines = text.contains('\n');
+    if text.chars().any(is_odd) || (has_lines && !is_block(text)) {
+        quoted(out, text);
+    } else if has_lines {
+        block(out, text, depth);
+    } else if is_other_value(text) {
+        out.push_str(&format!("\"{text}\""));
+    } else if is_plain(text) {
         out.push_str(text);
-        return;
+    } else {
+        out.push_str(&format!("'{}'", text.replace('\'', "''")));
     }
+}
+
+fn quoted(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {
@@ -94,14 +107,70 @@ fn text(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Whether no reader of YAML, 1.1 or 1.2, takes the bare text for anything but this text.
+/// Whether a reader gets these lines back from a block: no blanks where they begin or end, and one line break at most behind them.
+fn is_block(text: &str) -> bool {
+    let body = text.strip_suffix('\n').unwrap_or(text);
+    !body.ends_with('\n')
+        && !text.starts_with([' ', '\n'])
+        && !body.lines().any(|l| l.ends_with(' '))
+}
+
+fn block(out: &mut String, text: &str, depth: usize) {
+    out.push_str(if text.ends_with('\n') { "|" } else { "|-" });
+    for line in text.lines() {
+        out.push('\n');
+        if !line.is_empty() {
+            indent(out, depth);
+            out.push_str(line);
+        }
+    }
+}
+
+/// Whether a reader of YAML, 1.1 or 1.2, takes the bare text for something that is no text.
+fn is_other_value(text: &str) -> bool {
+    const WORDS: [&str; 15] = [
+        "", "~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", ".inf", ".nan", "<<",
+        "=",
+    ];
+    let lower = text.to_ascii_lowercase();
+    let bare = lower.trim_start_matches(['-', '+']);
+    if WORDS.contains(&lower.as_str()) || bare == ".inf" {
+        return true;
+    }
+    let is_number = |c: char| c.is_ascii_digit() || "_.:-+e".contains(c);
+    let is_based = ["0x", "0o", "0b"].iter().any(|base| bare.starts_with(base));
+    let looks_so = bare.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    // Numbers, also to the base of 60, and days.
+    looks_so && (is_based || (bare.chars().all(is_number) && !is_address(bare)) || is_day(bare))
+}
+
+fn is_address(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// Whether it begins as a time does: `2026-01-02`.
+fn is_day(text: &str) -> bool {
+    let mut parts = text.splitn(3, '-');
+    let is_year = |part: &str| part.len() == 4 && part.bytes().all(|b| b.is_ascii_digit());
+    let is_month = |part: &str| part.len() <= 2 && part.bytes().all(|b| b.is_ascii_digit());
+    parts.next().is_some_and(is_year)
+        && parts.next().is_some_and(is_month)
+        && parts.next().is_some()
+}
+
+/// Whether the bare text has nothing in it that means something in YAML.
 fn is_plain(text: &str) -> bool {
-    const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
-    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '/')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'/'))
-        && !WORDS.contains(&text.to_ascii_lowercase().as_str())
+    let starts_well = match text.as_bytes() {
+        [] => false,
+        [b'-' | b'?' | b':', rest @ ..] => !rest.starts_with(b" ") && !rest.is_empty(),
+        [first, ..] => !b"#,[]{}&*!|>'\"%@` ".contains(first),
+    };
+    starts_well
+        && !text.starts_with("---")
+        && !text.starts_with("...")
+        && !text.ends_with([' ', ':'])
+        && !text.contains(": ")
+        && !text.contains(" #")
 }
 
 #[cfg(test)]
@@ -113,7 +182,7 @@ mod tests {
     #[test]
     fn layout() {
         let value = json!({"a": {"b": [1, "two", {"c": null, "d": []}, [true]], "e": {}}, "10.0.0.0/8": "x y"});
-        let expected = "a:\n  b:\n  - 1\n  - two\n  - c: null\n    d: []\n  - - true\n  e: {}\n\"10.0.0.0/8\": \"x y\"\n";
+        let expected = "a:\n  b:\n  - 1\n  - two\n  - c: null\n    d: []\n  - - true\n  e: {}\n10.0.0.0/8: x y\n";
         assert_eq!(to_yaml(&value), expected);
     }
 
@@ -130,6 +199,29 @@ mod tests {
             "'",
             "\"\\",
             "line\nline",
+            "line\nline\n",
+            "line\n\nline\n\n",
+            " line\nline ",
+            "\n",
+            "a\n b\n",
+            "tab\there",
+            "10.0.0.1",
+            "1:20",
+            "12_3",
+            "2026-01-02",
+            ".5",
+            "-.inf",
+            "fd00::/8",
+            "::",
+            "a:",
+            "it's \"so\"",
+            "' x",
+            "-",
+            "--- x",
+            " x ",
+            "x #y",
+            "!has(x) && y in {'a'}",
+            "all()",
             "\u{1}\u{7f}",
             "ü",
             "~",
@@ -137,7 +229,7 @@ mod tests {
             "a",
             "/x",
         ];
-        let value = json!({ "list": strings });
+        let value = json!({ "list": strings.to_vec() });
         let (documents, error) = crate::api::yaml::documents(to_yaml(&value).as_bytes());
         assert_eq!(error, None);
         assert_eq!(serde_json::to_value(&documents[0]).unwrap(), value);

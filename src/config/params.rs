@@ -133,7 +133,7 @@ pub const PARAMS: &[Param] = &[
         "endpointReportingEnabled",
         Kind::Bool,
         "false",
-        "Whether this host tells the datastore the state of its HostEndpoints.",
+        "Whether this host tells the datastore the state of its endpoints.",
     ),
     host(
         "registerHostEndpoint",

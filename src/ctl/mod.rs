@@ -108,7 +108,7 @@ enum Command {
     #[cfg(feature = "etcd")]
     #[command(subcommand)]
     Datastore(datastore::Datastore),
-    /// Show the addresses that Calico's address management assigned
+    /// Show and change what Calico's address management keeps
     #[cfg(feature = "etcd")]
     #[command(subcommand)]
     Ipam(datastore::Ipam),

@@ -24,6 +24,8 @@ pub enum Output {
     Columns(&'static str),
     /// This template for each resource
     Template(&'static str),
+    /// This template in Go's language for all resources
+    GoTemplate(&'static str),
 }
 
 impl Output {
@@ -31,16 +33,26 @@ impl Output {
     pub fn parse(text: &str) -> Result<Output, String> {
         let (word, rest) = text.split_once('=').unwrap_or((text, ""));
         // Once in the life of the program.
-        let rest = || -> &'static str { Box::leak(rest.to_owned().into_boxed_str()) };
+        let keep = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+        let rest = || keep(rest.to_owned());
         match word {
             "text" | "ps" => Ok(Output::Text),
             "wide" => Ok(Output::Wide),
             "name" => Ok(Output::Name),
             "json" => Ok(Output::Json),
-            "yaml" => Ok(Output::Yaml),
+            "yaml" | "yml" => Ok(Output::Yaml),
+            "go-template" | "go-template-file" | "custom-columns" if rest().is_empty() => {
+                Err(format!("{word} needs a value behind ="))
+            }
             "custom-columns" => Ok(Output::Columns(rest())),
-            "template" | "go-template" => Ok(Output::Template(rest())),
-            _ => Err("say text, wide, name, json, yaml, custom-columns=A,B or template={{.metadata.name}}".to_owned()),
+            "template" => Ok(Output::Template(rest())),
+            "go-template" => Ok(Output::GoTemplate(rest())),
+            "go-template-file" => {
+                let read = std::fs::read_to_string(rest());
+                let text = read.map_err(|e| format!("cannot read {}: {e}", rest()))?;
+                Ok(Output::GoTemplate(keep(text)))
+            }
+            _ => Err("say text, wide, name, json, yaml, custom-columns=A,B, go-template=T, go-template-file=FILE or template={{.metadata.name}}".to_owned()),
         }
     }
 }
@@ -68,9 +80,18 @@ pub fn print_line<T: Serialize>(value: &T) -> Result<(), Failure> {
     print_text(&line.map_err(|e| Failure::new(EX_UNAVAILABLE, e.to_string()))?)
 }
 
+/// Prints a text as it is.
+pub fn print_raw(text: &str) -> Result<(), Failure> {
+    written(std::io::stdout().lock().write_all(text.as_bytes()))
+}
+
 /// Prints a text and a line break.
 pub fn print_text(text: &str) -> Result<(), Failure> {
-    match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
+    written(writeln!(std::io::stdout().lock(), "{}", text.trim_end()))
+}
+
+fn written(result: std::io::Result<()>) -> Result<(), Failure> {
+    match result {
         // A reader that has seen enough (`| head`) is no error.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::new(EX_UNAVAILABLE, error.to_string()))

@@ -1,6 +1,6 @@
 //! Answers to what clients ask through the control socket.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,6 +77,29 @@ impl Daemon<'_> {
         to_json(&answer.map_err(Reply::Refused)?)
     }
 
+    /// Says when policy keeps this host from its own datastore.
+    fn cut_off(&self) -> Vec<String> {
+        let engine = &self.parts.engine;
+        let endpoints: Vec<_> = engine.of_kind(Kind::HostEndpoint);
+        let is_denied = |address: &SocketAddr| {
+            let from = address_towards(address)?;
+            let query = Query {
+                from: from.to_string(),
+                to: address.ip().to_string(),
+                port: Some(address.port()),
+                ..Query::default()
+            };
+            let links = Some(engine.links());
+            let answer = verdict::explain(&query, engine.policy(), &endpoints, links).ok()?;
+            (answer.verdict == "deny").then(|| format!(
+                "policy denies this host its own datastore {address}: a connection that is there goes on, but no new one can be made; allow it by policy, or put \"tcp:{}\" into failsafeOutboundHostPorts",
+                address.port()
+            ))
+        };
+        let addresses = self.parts.datastore.addresses();
+        addresses.iter().filter_map(is_denied).collect()
+    }
+
     fn status(&mut self) -> Status {
         let warnings = self.parts.engine.warnings();
         let missing = self.missing.iter().cloned();
@@ -96,6 +119,7 @@ impl Daemon<'_> {
             degraded: self.degraded(),
             warnings: missing
                 .chain(self.parts.datastore.warnings())
+                .chain(self.cut_off())
                 .chain(warnings)
                 .collect(),
             endpoints: engine.endpoints(),
@@ -206,4 +230,15 @@ fn later(to: oneshot::Sender<Reply>, answer: impl Future<Output = Answer> + Send
 
 fn to_json<T: serde::Serialize>(value: &T) -> Answer {
     serde_json::to_value(value).map_err(|e| Reply::Error(e.to_string()))
+}
+
+/// The address from which the kernel would connect; nothing is sent.
+fn address_towards(address: &SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(address).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }

@@ -1,13 +1,15 @@
 //! The datastore beside the policy directories: local files win over it, and what it last said stays in force while it is away.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::engine::Touched;
 use super::report::{Degraded, Override, SourceReport};
 use super::run::Daemon;
 use super::start::Parts;
-use crate::calc::HostEp;
+use crate::api::Resource;
 use crate::config::{DatastoreType, Settings};
+use crate::etcd::keys::status;
 use crate::etcd::{Access, Material};
 use crate::publish::{Alive, EndpointState, Publisher, Registration, Wish};
 use crate::source::etcd::{ETCD, EtcdSource, News};
@@ -100,6 +102,12 @@ impl Datastore {
         warnings.cloned().chain(problems).collect()
     }
 
+    /// Where the datastore is, as far as that is given by address.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let source = self.source.as_ref();
+        source.map_or_else(Vec::new, |source| source.access().addresses())
+    }
+
     /// As a source of resources.
     pub fn report(&self) -> Option<SourceReport> {
         let source = self.source.as_ref()?;
@@ -112,6 +120,18 @@ impl Datastore {
             ignored: source.ignored(),
         })
     }
+}
+
+/// Where the state of a workload endpoint is kept.
+fn workload_key(host: &str, resource: &Resource) -> String {
+    let document = resource.raw.value();
+    let text = |field: &str| document["spec"][field].as_str().unwrap_or_default();
+    let name = match text("pod") {
+        "" => text("workload"),
+        pod => pod,
+    };
+    let workload = format!("{}/{name}", resource.id.namespace);
+    status::workload(host, text("orchestrator"), &workload, text("endpoint"))
 }
 
 /// The endpoint in use, else all.
@@ -190,18 +210,27 @@ impl Daemon<'_> {
         });
     }
 
+    /// The states of this host's endpoints, by their keys.
     fn endpoint_states(&self) -> BTreeMap<String, EndpointState> {
+        let host = &self.parts.loaded.settings.felix_hostname;
         let links = self.parts.engine.links();
         let is_up = |name: &String| links.get(name).is_some_and(|link| link.up);
-        let state = |endpoint: &HostEp| match &endpoint.attach {
+        let state = |is_up: bool| match is_up {
             _ if self.kernel.apply_error.is_some() => EndpointState::Error,
-            attach if attach.others || attach.interfaces.iter().any(is_up) => EndpointState::Up,
-            _ => EndpointState::Down,
+            true => EndpointState::Up,
+            false => EndpointState::Down,
         };
-        let endpoints = self.parts.engine.policy().endpoints.values();
-        endpoints
-            .map(|endpoint| (endpoint.name.clone(), state(endpoint)))
-            .collect()
+        let policy = self.parts.engine.policy();
+        let endpoints = policy.endpoints.values().map(|endpoint| {
+            let attach = &endpoint.attach;
+            let is_up = attach.others || attach.interfaces.iter().any(is_up);
+            (status::endpoint(host, &endpoint.name), state(is_up))
+        });
+        let workloads = policy.workloads.iter().filter_map(|(iface, workload)| {
+            let resource = self.parts.engine.store().get(&workload.id).ok()??;
+            Some((workload_key(host, &resource), state(is_up(iface))))
+        });
+        endpoints.chain(workloads).collect()
     }
 
     /// Takes in news, and those that are there already.

@@ -1,5 +1,7 @@
 //! In place of the datastore in a build without the feature `etcd`.
 
+use std::net::SocketAddr;
+
 use super::report::{Degraded, Override, SourceReport};
 use super::run::Daemon;
 use super::start::Parts;

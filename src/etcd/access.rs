@@ -1,6 +1,7 @@
 //! How etcd is reached: endpoints, certificates, user.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,6 +77,15 @@ pub struct Access {
 }
 
 impl Access {
+    /// The endpoints that are given by address, each with its port.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let address = |url: &String| {
+            let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+            rest.trim_end_matches('/').parse().ok()
+        };
+        self.endpoints.iter().filter_map(address).collect()
+    }
+
     /// The URLs, looked up if they are to be discovered.
     ///
     /// # Errors

@@ -4,10 +4,13 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
+use super::shape;
 use crate::api::{Kind, Resource};
 
 const TIER_LABEL: &str = "projectcalico.org/tier";
 const NAME_ANNOTATION: &str = "projectcalico.org/metadata";
+/// The profile that allows everything, which no datastore holds.
+pub const DEFAULT_PROFILE: &str = "projectcalico-default-allow";
 /// Metadata that only one datastore can know.
 const OWN: [&str; 4] = ["uid", "resourceVersion", "creationTimestamp", "generation"];
 
@@ -27,9 +30,14 @@ pub fn complete(resource: &Resource, before: Option<&Value>) -> Value {
         "metadata": metadata(resource, &given["metadata"], before, &name, &spec),
         "spec": spec,
     });
-    if let Some(status) = given.get("status") {
-        document["status"] = status.clone();
-    }
+    let status = match (given.get("status"), kind) {
+        (Some(status), _) => status.clone(),
+        // These two always have one.
+        (None, Kind::Node) => json!({}),
+        (None, Kind::KubeControllersConfiguration) => json!({"runningConfig": {"controllers": {}}}),
+        _ => return document,
+    };
+    document["status"] = status;
     document
 }
 
@@ -59,6 +67,17 @@ fn metadata(
         .as_object()
         .cloned()
         .unwrap_or_default();
+    if resource.id.kind == Kind::WorkloadEndpoint {
+        for (label, value) in [
+            ("projectcalico.org/namespace", json!(resource.id.namespace)),
+            (
+                "projectcalico.org/orchestrator",
+                spec["orchestrator"].clone(),
+            ),
+        ] {
+            labels.insert(label.into(), value);
+        }
+    }
     if policy {
         labels.insert(TIER_LABEL.into(), spec["tier"].clone());
         let noted = json!({"name": resource.id.name}).to_string();
@@ -66,15 +85,16 @@ fn metadata(
     }
     for (field, map) in [("labels", labels), ("annotations", annotations)] {
         if !map.is_empty() {
-            metadata.insert(field.into(), map.into());
+            metadata.insert(field.into(), shape::sorted(&map));
         }
     }
-    // What is left is kept as it was given.
-    let rest = given.as_object().into_iter().flatten();
-    for (field, value) in rest.filter(|(field, _)| !OWN.contains(&field.as_str())) {
-        metadata
-            .entry(field.clone())
-            .or_insert_with(|| value.clone());
+    // Nothing else of what is given becomes part of it, and nothing else of what is there is lost.
+    let held = before.and_then(|b| b["metadata"].as_object());
+    let is_changeable = |field: &str| ["labels", "annotations", "resourceVersion"].contains(&field);
+    for (field, value) in held.into_iter().flatten() {
+        if !is_changeable(field) && !metadata.contains_key(field) {
+            metadata.insert(field.clone(), value.clone());
+        }
     }
     metadata.into()
 }
@@ -113,9 +133,25 @@ fn spec(kind: Kind, given: &Value) -> Value {
             default("allowedUses", json!(["Workload", "Tunnel"]));
             default("assignmentMode", "Automatic".into());
         }
+        Kind::Tier => {
+            default("order", 1_000_000.into());
+            default("defaultAction", "Deny".into());
+        }
+        Kind::KubeControllersConfiguration => {
+            default("prometheusMetricsPort", 9094.into());
+            if let Some(Value::Object(node)) = spec.get_mut("controllers").map(|c| &mut c["node"]) {
+                let period = node.entry("leakGracePeriod");
+                period.or_insert_with(|| "15m".into());
+            }
+        }
+        Kind::FelixConfiguration => {
+            default("floatingIPs", "Disabled".into());
+            default("bpfConnectTimeLoadBalancing", "TCP".into());
+            default("bpfHostNetworkedNATWithoutCTLB", "Enabled".into());
+        }
         _ => {}
     }
-    spec.into()
+    shape::arrange(kind, &spec.into())
 }
 
 /// A stored document as it is shown: with its revision, and a policy under the name that its author gave it.
@@ -130,7 +166,9 @@ pub fn shown(mut document: Value, revision: i64) -> Value {
     let Some(metadata) = document["metadata"].as_object_mut() else {
         return document;
     };
-    metadata.insert("resourceVersion".into(), revision.to_string().into());
+    let place = metadata.keys().position(|field| field == "uid");
+    let place = place.map_or(metadata.len(), |place| place + 1);
+    metadata.shift_insert(place, "resourceVersion".into(), revision.to_string().into());
     if is_policy(kind) {
         let noted = noted_name(metadata);
         let name = metadata["name"].as_str().unwrap_or_default();
@@ -159,6 +197,16 @@ pub fn exported(mut document: Value) -> Value {
             .for_each(|field| drop(metadata.shift_remove(*field)));
     }
     document
+}
+
+/// The profile that every datastore has without holding it.
+pub fn default_profile() -> Value {
+    let allow = json!([{"action": "Allow", "source": {}, "destination": {}}]);
+    json!({
+        "kind": Kind::Profile.name(), "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": DEFAULT_PROFILE, "resourceVersion": "1", "creationTimestamp": null},
+        "spec": {"ingress": allow, "egress": allow},
+    })
 }
 
 /// Whether policy rules have names that old clients changed.

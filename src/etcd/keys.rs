@@ -112,6 +112,20 @@ pub mod status {
         format!("{}{}", endpoints(host), escape(name))
     }
 
+    /// The state of a workload endpoint: of which orchestrator and workload it is, and which of its endpoints.
+    pub fn workload(host: &str, orchestrator: &str, workload: &str, endpoint: &str) -> String {
+        let [orchestrator, workload, endpoint] = [orchestrator, workload, endpoint].map(escape);
+        format!(
+            "{}{orchestrator}/{workload}/endpoint/{endpoint}",
+            workloads(host)
+        )
+    }
+
+    /// What the keys of the states of a host's workload endpoints begin with.
+    pub fn workloads(host: &str) -> String {
+        format!("{HOSTS}{}/workload/", escape(host))
+    }
+
     /// What the keys of the states of a host's endpoints begin with.
     pub fn endpoints(host: &str) -> String {
         format!("{ENDPOINTS}{}/endpoint/", escape(host))
@@ -258,11 +272,12 @@ mod tests {
             status::endpoint("h", "eth0"),
             "/calico/felix/v1/host/h/endpoint/eth0"
         );
+        assert_eq!(
+            status::workload("h", "k8s", "ns/pod", "eth0"),
+            "/calico/felix/v2/no-region/host/h/workload/k8s/ns%2fpod/endpoint/eth0"
+        );
         assert!(status::last("h").ends_with("/h/last_reported_status"));
-        let key = status::endpoint("h", "a/%2f");
-        let name = key
-            .strip_prefix(&status::endpoints("h"))
-            .map(status::unescape);
-        assert_eq!(name.as_deref(), Some("a/%2f"));
+        assert!(status::endpoint("h", "a/%2f").ends_with("/endpoint/a%2f%252f"));
+        assert_eq!(status::unescape("a%2f%252f"), "a/%2f");
     }
 }

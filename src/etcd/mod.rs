@@ -11,6 +11,7 @@ mod error;
 mod files;
 pub mod keys;
 mod proto;
+pub mod shape;
 mod srv;
 mod watch;
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::{self, Kind, ResourceId};
 use crate::dataplane::links::Links;
-use crate::etcd::document;
+use crate::etcd::{document, shape};
 
 /// Says who made an endpoint, as Calico's own automatic endpoints say.
 const CREATED_BY: &str = "projectcalico.org/created-by";
@@ -71,6 +71,7 @@ impl Registration {
         if before.is_none() {
             spec["profiles"] = json!([PROFILE]);
         }
+        let spec = shape::arrange(Kind::HostEndpoint, &spec);
         if let Some(before) = before
             && before["spec"] == spec
             && before["metadata"]["labels"] == labels
@@ -179,7 +180,8 @@ mod tests {
             made["metadata"]["labels"],
             json!({"projectcalico.org/created-by": "moat", "role": "db", "zone": "a"})
         );
-        assert_eq!(made["spec"]["profiles"], json!([]));
+        // As Calico writes an empty list: not at all.
+        assert_eq!(made["spec"].get("profiles"), None);
         assert_eq!(made["spec"]["expectedIPs"], json!(["10.0.0.5", "fd00::5"]));
         assert_eq!(made["metadata"]["uid"], held["metadata"]["uid"]);
     }

@@ -1,4 +1,4 @@
-//! What this host tells a datastore about itself, as Felix does (facts 7.1): that it is alive, the state of its HostEndpoints, and,
+//! What this host tells a datastore about itself, as Felix does (facts 7.1): that it is alive, the state of its endpoints, and,
 //! if it shall register, a HostEndpoint of its own.
 //!
 //! A task with a connection of its own. Nothing of what is enforced depends on it: a host that may only read enforces all the same.
@@ -23,7 +23,7 @@ pub struct Wish {
     pub host: String,
     /// That it is alive, unless nobody shall know.
     pub alive: Option<Alive>,
-    /// The state of each HostEndpoint, unless nobody shall know.
+    /// The state of each endpoint by its key, unless nobody shall know.
     pub endpoints: Option<BTreeMap<String, EndpointState>>,
     /// The HostEndpoint of this host, if it shall register.
     pub registration: Option<Registration>,

@@ -174,24 +174,23 @@ impl Task {
         };
         let gone: Vec<String> = stored
             .keys()
-            .filter(|name| !wanted.contains_key(*name))
+            .filter(|key| !wanted.contains_key(*key))
             .cloned()
             .collect();
-        for name in gone {
-            let key = status::endpoint(&wish.host, &name);
+        for key in gone {
             client
                 .write(key.as_bytes(), Condition::Always, Write::Delete)
                 .await?;
-            stored.remove(&name);
+            stored.remove(&key);
         }
-        for (name, state) in wanted
+        for (key, state) in wanted
             .iter()
-            .filter(|(name, state)| stored.get(*name) != Some(*state))
+            .filter(|(key, state)| stored.get(*key) != Some(*state))
             .collect::<Vec<_>>()
         {
             let value = json!({"status": state.word()}).to_string().into_bytes();
-            put(client, &status::endpoint(&wish.host, name), value, 0).await?;
-            stored.insert(name.clone(), *state);
+            put(client, key, value, 0).await?;
+            stored.insert(key.clone(), *state);
         }
         self.stored = Some(stored);
         Ok(None)
@@ -245,15 +244,11 @@ async fn put(client: &mut Client, key: &str, value: Vec<u8>, lease: i64) -> Resu
         .map(drop)
 }
 
-/// The states that are stored; what is not understood counts as another state.
+/// The states that are stored, by key; what is not understood is removed.
 async fn read(
     client: &mut Client,
     host: &str,
 ) -> Result<BTreeMap<String, EndpointState>, EtcdError> {
-    let prefix = status::endpoints(host);
-    let page = client
-        .range(prefix.as_bytes(), &prefix_end(prefix.as_bytes()), MOST, 0)
-        .await?;
     let state = |value: &[u8]| {
         let states = [EndpointState::Up, EndpointState::Down, EndpointState::Error];
         let value: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
@@ -262,18 +257,19 @@ async fn read(
             .find(|state| value["status"] == state.word())
     };
     let mut states = BTreeMap::new();
-    for kv in page.items {
-        let key = String::from_utf8_lossy(&kv.key).into_owned();
-        let Some(name) = key.strip_prefix(&prefix).map(status::unescape) else {
-            continue;
-        };
-        match state(&kv.value) {
-            Some(state) => drop(states.insert(name, state)),
-            None => drop(
-                client
-                    .write(&kv.key, Condition::Always, Write::Delete)
-                    .await?,
-            ),
+    for prefix in [status::endpoints(host), status::workloads(host)] {
+        let end = prefix_end(prefix.as_bytes());
+        let page = client.range(prefix.as_bytes(), &end, MOST, 0).await?;
+        for kv in page.items {
+            let key = String::from_utf8_lossy(&kv.key).into_owned();
+            match state(&kv.value) {
+                Some(state) => drop(states.insert(key, state)),
+                None => drop(
+                    client
+                        .write(&kv.key, Condition::Always, Write::Delete)
+                        .await?,
+                ),
+            }
         }
     }
     Ok(states)

@@ -227,10 +227,14 @@ impl Cluster {
 
     /// Runs etcdctl as a user.
     pub fn try_as(&self, user: &str, arguments: &[&str]) -> Output {
+        self.try_at(&self.urls().join(","), user, arguments)
+    }
+
+    fn try_at(&self, endpoints: &str, user: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new("etcdctl");
         command.args([
             "--endpoints",
-            &self.urls().join(","),
+            endpoints,
             "--dial-timeout",
             "1s",
             "--command-timeout",
@@ -331,28 +335,72 @@ impl Cluster {
         self.spawn(member, "existing");
     }
 
+    /// A backup of everything that the cluster holds.
+    pub fn backup(&self) -> PathBuf {
+        let file = self.dir.join("backup");
+        // One member is asked: the one that answers first.
+        let shown = file.display().to_string();
+        let save = |url: &String| self.try_at(url, "root", &["snapshot", "save", &shown]);
+        assert!(self.urls().iter().any(|url| save(url).status.success()));
+        file
+    }
+
+    /// Lets all members, none of which runs, begin with a backup.
+    pub fn restore(&mut self, backup: &Path) {
+        let url = |m: u8| format!("{}://{}:2380", self.scheme(), address(m));
+        let all = MEMBERS.map(|m| format!("m{m}={}", url(m))).join(",");
+        for member in MEMBERS {
+            let data = self.dir.join(format!("data{member}"));
+            fs::remove_dir_all(&data).unwrap();
+            let done = Command::new("etcdctl")
+                .args(["snapshot", "restore"])
+                .arg(backup)
+                .arg("--data-dir")
+                .arg(&data)
+                .args(["--name", &format!("m{member}"), "--initial-cluster", &all])
+                .args(["--initial-advertise-peer-urls", &url(member)])
+                .env("ETCDCTL_API", "3")
+                .output()
+                .unwrap();
+            let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(done.status.success(), "{errors}");
+        }
+        MEMBERS.iter().for_each(|member| self.resume(*member));
+        self.wait_healthy();
+    }
+
     /// From now on all packets of a member vanish, or again none.
     pub fn cut(&self, member: u8, cut: bool) {
+        self.drop_packets(member, cut, &["-j", "DROP"]);
+    }
+
+    /// From now on every fifth packet of all members vanishes and the rest is slow (100 kB a second), or again not.
+    pub fn slow(&self, slow: bool) {
+        for member in MEMBERS {
+            let fifth = "-m statistic --mode random --probability 0.2 -j DROP";
+            self.drop_packets(member, slow, &fifth.split(' ').collect::<Vec<_>>());
+            let near = format!("m{member}");
+            let device = ["dev", &near, "root"];
+            match slow {
+                true => {
+                    let shape = "tbf rate 800kbit burst 8kb latency 500ms".split(' ');
+                    let shape: Vec<&str> = shape.collect();
+                    run("tc", &[&["qdisc", "add"], &device[..], &shape].concat());
+                }
+                false => run("tc", &[&["qdisc", "del"], &device[..]].concat()),
+            }
+        }
+    }
+
+    fn drop_packets(&self, member: u8, begin: bool, which: &[&str]) {
         let pid = self.members[usize::from(member) - 1]
             .holder
             .id()
             .to_string();
+        let enter = ["-t", &pid, "-n", "iptables-nft", "-w"];
         for chain in ["INPUT", "OUTPUT"] {
-            let action = if cut { "-I" } else { "-D" };
-            run(
-                "nsenter",
-                &[
-                    "-t",
-                    &pid,
-                    "-n",
-                    "iptables-nft",
-                    "-w",
-                    action,
-                    chain,
-                    "-j",
-                    "DROP",
-                ],
-            );
+            let action = if begin { "-I" } else { "-D" };
+            run("nsenter", &[&enter[..], &[action, chain], which].concat());
         }
     }
 }

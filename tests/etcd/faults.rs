@@ -10,13 +10,17 @@ use crate::{ENDPOINT, policy};
 /// A connection that is cut off silently is noticed by keepalives, which takes its time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Site {
-    cluster: Cluster,
-    host: Host,
+/// A host that follows a cluster.
+pub struct Site {
+    pub cluster: Cluster,
+    pub host: Host,
+    /// How long anything may take.
+    pub patience: Duration,
     marks: u16,
 }
 
-fn set(addresses: &[&str]) -> String {
+/// The set of those whom policy allows.
+pub fn set(addresses: &[&str]) -> String {
     format!(
         r#"{{"kind":"GlobalNetworkSet","apiVersion":"projectcalico.org/v3","metadata":{{"name":"friends","labels":{{"app":"friend"}}}},"spec":{{"nets":{addresses:?}}}}}"#
     )
@@ -33,7 +37,7 @@ fn friends() -> String {
 }
 
 impl Site {
-    fn new() -> Site {
+    pub fn new() -> Site {
         let host = Host::new("nft");
         let cluster = Cluster::start(&host.path("etcd"), false);
         cluster.put("hostendpoints/h-eth0", ENDPOINT);
@@ -43,11 +47,12 @@ impl Site {
         Site {
             cluster,
             host,
+            patience: PATIENCE,
             marks: 6000,
         }
     }
 
-    fn has(&self, port: u16) -> bool {
+    pub fn has(&self, port: u16) -> bool {
         let wanted = format!("--dports {port} ");
         self.host
             .rules()
@@ -56,8 +61,8 @@ impl Site {
     }
 
     #[track_caller]
-    fn wait(&self, daemon: &Daemon, mut holds: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
+    pub fn wait(&self, daemon: &Daemon, mut holds: impl FnMut() -> bool) {
+        let end = Instant::now() + self.patience;
         while !holds() {
             assert!(
                 Instant::now() < end,
@@ -71,7 +76,7 @@ impl Site {
 
     /// A change arrives.
     #[track_caller]
-    fn converges(&mut self, daemon: &Daemon) {
+    pub fn converges(&mut self, daemon: &Daemon) {
         self.marks += 1;
         let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
         // Beside the times of lost packets this says what was going on.
@@ -83,6 +88,19 @@ impl Site {
         self.wait(daemon, || {
             self.host.status()["degraded"] == serde_json::json!([])
         });
+    }
+
+    /// Whether the daemon has read everything.
+    pub fn is_synced(&self) -> bool {
+        let sources = self.host.status()["sources"].clone();
+        let is_etcd =
+            |s: &&serde_json::Value| s["name"].as_str().is_some_and(|n| n.starts_with("etcd"));
+        sources
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(is_etcd)
+            .any(|s| s["inSync"] == true)
     }
 
     /// The member that the daemon follows.
@@ -150,6 +168,24 @@ fn no_fault_of_a_cluster_makes_a_wrong_verdict() {
         site.cluster.ctl(&["compact", &site.revision()]);
     }
     site.converges(&daemon);
+
+    // All members go back to what they held some changes ago.
+    let backup = site.cluster.backup();
+    for _ in 0..3 {
+        site.converges(&daemon);
+    }
+    let later = site.marks;
+    MEMBERS.iter().for_each(|member| site.cluster.kill(*member));
+    site.cluster.restore(&backup);
+    site.wait(&daemon, || !site.has(later));
+    site.converges(&daemon);
+
+    // A slow network that loses every fifth packet.
+    site.cluster.slow(true);
+    for _ in 0..3 {
+        site.converges(&daemon);
+    }
+    site.cluster.slow(false);
 
     // Everything is lost, and the daemon restarts meanwhile.
     MEMBERS.iter().for_each(|member| site.cluster.kill(*member));

@@ -1,4 +1,5 @@
-//! What moatctl stores, byte for byte: as Calico's own client stores the same documents. Only uid and time are other ones each time.
+//! What moatctl stores of the kinds and in the forms that only newer clients know, byte for byte. Only uid and time are other ones each
+//! time. What an older client stores is in calicoctl.rs.
 
 use crate::ctl::Site;
 
@@ -12,7 +13,7 @@ const CASES: [(&str, &str, &str); 5] = [
     (
         "globalnetworkpolicies/allow-ssh",
         "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: allow-ssh}, spec: {tier: default, order: 100, selector: role == 'web', types: [Ingress], ingress: [{action: Allow, protocol: TCP, source: {nets: [10.0.0.0/8]}, destination: {ports: [22]}}]}}",
-        r#"{"kind":"GlobalNetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"allow-ssh","uid":"UID","creationTimestamp":"TIME","labels":{"projectcalico.org/tier":"default"},"annotations":{"projectcalico.org/metadata":"{\"name\":\"allow-ssh\"}"}},"spec":{"tier":"default","order":100,"selector":"role == 'web'","types":["Ingress"],"ingress":[{"action":"Allow","protocol":"TCP","source":{"nets":["10.0.0.0/8"]},"destination":{"ports":[22]}}]}}"#,
+        r#"{"kind":"GlobalNetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"allow-ssh","uid":"UID","creationTimestamp":"TIME","labels":{"projectcalico.org/tier":"default"},"annotations":{"projectcalico.org/metadata":"{\"name\":\"allow-ssh\"}"}},"spec":{"tier":"default","order":100,"ingress":[{"action":"Allow","protocol":"TCP","source":{"nets":["10.0.0.0/8"]},"destination":{"ports":[22]}}],"selector":"role == 'web'","types":["Ingress"]}}"#,
     ),
     (
         "networksets/ns/office",
@@ -22,12 +23,12 @@ const CASES: [(&str, &str, &str); 5] = [
     (
         "tiers/security",
         "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: security}, spec: {order: 10}}",
-        r#"{"kind":"Tier","apiVersion":"projectcalico.org/v3","metadata":{"name":"security","uid":"UID","creationTimestamp":"TIME"},"spec":{"order":10}}"#,
+        r#"{"kind":"Tier","apiVersion":"projectcalico.org/v3","metadata":{"name":"security","uid":"UID","creationTimestamp":"TIME"},"spec":{"order":10,"defaultAction":"Deny"}}"#,
     ),
     (
         "ippools/pool",
         "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: pool}, spec: {cidr: 192.168.0.0/16, ipipMode: Always, natOutgoing: true}}",
-        r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"pool","uid":"UID","creationTimestamp":"TIME"},"spec":{"cidr":"192.168.0.0/16","ipipMode":"Always","natOutgoing":true,"vxlanMode":"Never","blockSize":26,"nodeSelector":"all()","allowedUses":["Workload","Tunnel"],"assignmentMode":"Automatic"}}"#,
+        r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"pool","uid":"UID","creationTimestamp":"TIME"},"spec":{"cidr":"192.168.0.0/16","vxlanMode":"Never","ipipMode":"Always","natOutgoing":true,"blockSize":26,"nodeSelector":"all()","allowedUses":["Workload","Tunnel"],"assignmentMode":"Automatic"}}"#,
     ),
 ];
 

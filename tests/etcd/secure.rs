@@ -109,6 +109,16 @@ fn a_host_with_more_rights_tells_its_status_and_nothing_else() {
         told["uptime"].is_f64() && told["time"].as_str().unwrap().ends_with('Z'),
         "{told}"
     );
+    let workload = "/calico/felix/v2/no-region/host/h/workload/k8s/ns1%2fpod1/endpoint/eth0";
+    let own = crate::WORKLOAD
+        .replace("node1", "h")
+        .replace("cali0123456789a", "cali1");
+    site.cluster
+        .put("workloadendpoints/ns1/h-k8s-pod1-eth0", &own);
+    wait_until(
+        || site.get(workload).trim() == r#"{"status":"down"}"#,
+        || daemon.log(),
+    );
     let endpoint = "/calico/felix/v1/host/h/endpoint/h-eth0";
     // eth0 has no carrier: its other end is down.
     wait_until(

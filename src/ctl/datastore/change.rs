@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::db::{Db, Stored};
+use super::words::{note, refusal, writable};
 use super::{Inputs, cut};
 use crate::api::{Kind, Resource, ResourceId, Spec};
-use crate::ctl::{EX_NO, EX_OK, EX_USAGE, Failure, Global, Outcome, output};
+use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
 use crate::etcd::Condition;
 use crate::etcd::{document, keys};
 
@@ -15,7 +16,8 @@ use crate::etcd::{document, keys};
 const TRIES: u32 = 5;
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
-const CLUSTER_TIERS: [(&str, Option<f64>, &str); 3] = [
+/// Tiers that every cluster has: name, order, default action.
+pub const CLUSTER_TIERS: [(&str, Option<f64>, &str); 3] = [
     ("default", Some(1_000_000.0), "Deny"),
     ("kube-admin", Some(1000.0), "Pass"),
     ("kube-baseline", Some(10_000_000.0), "Pass"),
@@ -55,6 +57,9 @@ impl Verb {
 pub struct Change {
     #[command(flatten)]
     inputs: Inputs,
+    /// Namespace of resources that name none
+    #[arg(short, long)]
+    namespace: Option<String>,
     /// Resources that exist are left as they are (create)
     #[arg(long)]
     skip_exists: bool,
@@ -66,7 +71,7 @@ pub struct Change {
 impl Change {
     /// Writes the resources of files.
     pub fn run(&self, global: &Global, verb: Verb) -> Outcome {
-        let resources = self.inputs.read(global)?;
+        let resources = self.inputs.read(global, self.namespace.as_deref())?;
         let mut db = Db::open(global)?;
         if verb != Verb::Create || !self.skip_exists {
             warn(&mut db, &resources, &[])?;
@@ -177,7 +182,7 @@ pub fn initialize(db: &mut Db) -> Result<(), Failure> {
     let information = serde_json::json!({
         "kind": "ClusterInformation", "apiVersion": "projectcalico.org/v3",
         "metadata": {"name": "default"},
-        "spec": {"clusterGUID": guid, "clusterType": "moat", "datastoreReady": true},
+        "spec": {"clusterGUID": guid, "datastoreReady": true},
     });
     let mut documents = vec![information];
     for (name, order, action) in CLUSTER_TIERS {
@@ -195,27 +200,6 @@ pub fn initialize(db: &mut Db) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Kinds that only Calico's own programs write.
-pub fn writable(kind: Kind) -> Result<(), Failure> {
-    use Kind::*;
-    match kind {
-        ClusterInformation | IPAMBlock | IPAMHandle | BlockAffinity => {
-            let text = format!("operation is not supported on {kind}");
-            Err(Failure::new(EX_NO, text))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A refusal in calicoctl's words.
-pub fn refusal(what: &str, id: &ResourceId) -> Failure {
-    let name = match id.namespace.as_str() {
-        "" => id.name.clone(),
-        namespace => format!("{namespace}/{}", id.name),
-    };
-    Failure::new(EX_NO, format!("{what}: {}({name})", id.kind))
 }
 
 /// How far a command came.
@@ -240,56 +224,34 @@ impl Tally {
     }
 
     fn report(&self, verb: &str, done: &str) -> Outcome {
-        let kind = self.kind.map_or(String::new(), |kind| format!("'{kind}' "));
-        let errors = self.errors.join(", ");
-        let note = if self.dry_run {
-            " (dry run: nothing was written)"
-        } else {
-            ""
-        };
-        if self.errors.is_empty() {
-            output::print_text(&format!(
-                "Successfully {done} {} {kind}resource(s){note}",
-                self.done
-            ))?;
+        let note = note(self.dry_run);
+        if self.total == 0 {
+            output::print_text("No resources specified")?;
             return Ok(EX_OK);
         }
+        let kind = self.kind.map_or(String::new(), |kind| format!("'{kind}' "));
+        if self.errors.is_empty() {
+            let text = format!("Successfully {done} {} {kind}resource(s){note}", self.done);
+            output::print_text(&text)?;
+            return Ok(EX_OK);
+        }
+        let errors = match verb {
+            // It ends with the first one.
+            "replace" => self.errors.join(" "),
+            _ => format!("[{}]", self.errors.join(" ")),
+        };
         let text = match (self.total, self.done) {
-            (1, _) | (_, 0) => format!("failed to {verb} {kind}resource: [{errors}]"),
-            (total, n) => format!(
-                "Partial success: {done} the first {n} out of {total} {kind}resources{note}\nhit error: [{errors}]"
-            ),
+            (1, _) => format!("failed to {verb} {kind}resource: {errors}"),
+            (_, 0) => format!("failed to {verb} any {kind}resources: {errors}"),
+            (total, n) => {
+                let text = format!(
+                    "Partial success: {done} the first {n} out of {total} {kind}resources:{note}"
+                );
+                output::print_text(&text)?;
+                let plural = if verb == "apply" { "(s)" } else { "" };
+                format!("hit error{plural}: {errors}")
+            }
         };
         Err(Failure::new(EX_NO, text))
     }
-}
-
-/// The ids that a kind and names on the command line mean.
-pub fn named(
-    kind: &str,
-    names: &[String],
-    namespace: Option<&str>,
-) -> Result<Vec<ResourceId>, Failure> {
-    let usage = |text: String| Failure::new(EX_USAGE, text);
-    let kind: Kind = kind.parse().map_err(|e| usage(format!("{e}")))?;
-    if namespace.is_some() && !kind.is_namespaced() {
-        return Err(usage(format!(
-            "{kind} is not in a namespace: leave out --namespace"
-        )));
-    }
-    if names.is_empty() {
-        return Err(usage(
-            "No resources specified: name them, or say -f".to_owned(),
-        ));
-    }
-    let namespace = match kind.is_namespaced() {
-        true => namespace.unwrap_or("default"),
-        false => "",
-    };
-    let id = |name: &String| ResourceId {
-        kind,
-        namespace: namespace.to_owned(),
-        name: name.clone(),
-    };
-    Ok(names.iter().map(id).collect())
 }

@@ -1,16 +1,27 @@
-//! A warning before a change that takes the last rule away that lets anything to an endpoint.
+//! A warning before a change that takes the last rule away that lets anything to an endpoint, or that keeps a host from the datastore itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::db::Db;
 use crate::api::{
     self, Action, HostEndpoint, Kind, Policy, Profile, Resource, ResourceId, Rule, Spec,
 };
-use crate::ctl::Failure;
+use crate::ctl::{Failure, Global, files};
+use crate::verdict::{self, Query};
 
-/// Kinds that decide whether anything is let in.
-const KINDS: [Kind; 3] = [Kind::HostEndpoint, Kind::GlobalNetworkPolicy, Kind::Profile];
+/// Kinds that decide what an endpoint lets in and out.
+const KINDS: [Kind; 6] = [
+    Kind::HostEndpoint,
+    Kind::GlobalNetworkPolicy,
+    Kind::Profile,
+    Kind::Tier,
+    Kind::GlobalNetworkSet,
+    Kind::FelixConfiguration,
+];
+/// Of more hosts than this it is not worked out whether they reach the datastore.
+const MAX_HOSTS: usize = 200;
 /// The built-in profile that allows everything.
 const ALLOW_ALL: &str = "projectcalico-default-allow";
 
@@ -37,7 +48,52 @@ pub fn check(
     let mut after = before.clone();
     after.extend(changed.iter().map(|r| (r.id.clone(), r.clone())));
     removed.iter().for_each(|id| drop(after.remove(id)));
-    Ok(cut(&before, &after))
+    let mut warnings = cut(&before, &after);
+    let hosts: BTreeSet<String> = [&before, &after].into_iter().flat_map(hosts).collect();
+    for host in hosts.iter().take(MAX_HOSTS) {
+        let lost = |address: &&SocketAddr| {
+            reaches(db, &before, host, address) && !reaches(db, &after, host, address)
+        };
+        if let Some(address) = db.access().addresses().iter().find(lost) {
+            warnings.push(format!(
+                "{host} could not reach this datastore ({address}) any more: it would keep the policy of then; allow it by policy, or put \"tcp:{}\" into failsafeOutboundHostPorts",
+                address.port()
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+fn hosts(all: &Resources) -> impl Iterator<Item = String> {
+    all.values().filter_map(|resource| match &resource.spec {
+        Spec::HostEndpoint(endpoint) => Some(endpoint.node.clone()),
+        _ => None,
+    })
+}
+
+/// Whether all endpoints of a host let it connect to an address; a question that has no answer is none to warn about.
+fn reaches(db: &Db, all: &Resources, host: &str, address: &SocketAddr) -> bool {
+    let resources: Vec<Resource> = all.values().cloned().collect();
+    let global = Global {
+        node: Some(host.to_owned()),
+        ..db.global().clone()
+    };
+    let Ok(loaded) = files::settings(&global, &resources) else {
+        return true;
+    };
+    let policy = files::host_policy(&loaded, &resources);
+    let is_denied = |resource: &Resource| {
+        let query = Query {
+            from: resource.id.to_string(),
+            to: address.ip().to_string(),
+            port: Some(address.port()),
+            ..Query::default()
+        };
+        let answer = verdict::explain(&query, &policy, &resources, None);
+        answer.is_ok_and(|answer| answer.verdict == "deny")
+    };
+    let of_host = |r: &&Resource| matches!(&r.spec, Spec::HostEndpoint(e) if e.node == host);
+    !resources.iter().filter(of_host).any(is_denied)
 }
 
 /// Endpoints of both that lose their only allow rules, in words.

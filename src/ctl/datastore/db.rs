@@ -8,7 +8,7 @@ use super::access;
 use crate::api::{Kind, ResourceId};
 use crate::ctl::{EX_NO, EX_UNAVAILABLE, Failure, Global};
 use crate::etcd::{Access, Client, Condition, EtcdError, KeyValue, Write, prefix_end};
-use crate::etcd::{document, keys};
+use crate::etcd::{document, keys, shape};
 
 /// Keys of one page of a list.
 const PAGE: i64 = 500;
@@ -17,6 +17,10 @@ const PAGE: i64 = 500;
 pub struct Db {
     runtime: Runtime,
     client: Client,
+    access: Access,
+    global: Global,
+    /// The revision that the last scan is of.
+    seen: i64,
 }
 
 /// A resource as it is stored.
@@ -33,16 +37,28 @@ pub struct Stored {
 impl Db {
     /// Connects to the datastore that is configured.
     pub fn open(global: &Global) -> Result<Db, Failure> {
-        Db::connect(&access::require(global)?)
-    }
-
-    /// Connects to this datastore.
-    pub fn connect(access: &Access) -> Result<Db, Failure> {
+        let access = access::require(global)?;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::new(EX_UNAVAILABLE, e.to_string()))?;
-        let client = runtime.block_on(Client::connect_any(access));
+        let client = runtime.block_on(Client::connect_any(&access));
         let client = client.map_err(|e| failure(&e))?;
-        Ok(Db { runtime, client })
+        Ok(Db {
+            runtime,
+            client,
+            access,
+            global: global.clone(),
+            seen: 0,
+        })
+    }
+
+    /// How the datastore is reached.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The options of the command line.
+    pub fn global(&self) -> &Global {
+        &self.global
     }
 
     /// The resource of that name, also under the key that old clients used.
@@ -73,6 +89,11 @@ impl Db {
         Ok(resources)
     }
 
+    /// The revision that the last list is of.
+    pub fn seen(&self) -> i64 {
+        self.seen
+    }
+
     /// All keys with a prefix, of one revision.
     pub fn scan(&mut self, prefix: &str) -> Result<Vec<KeyValue>, Failure> {
         let end = prefix_end(prefix.as_bytes());
@@ -82,6 +103,7 @@ impl Db {
             let page = self.client.range(&from, &end, PAGE, revision);
             let page = self.runtime.block_on(page).map_err(|e| failure(&e))?;
             revision = page.now.revision;
+            self.seen = revision;
             let last = page.items.last().filter(|_| page.more);
             let next = last.map(|last| [&last.key[..], b"\0"].concat());
             found.extend(page.items);
@@ -99,7 +121,7 @@ impl Db {
         condition: Condition,
         document: &Value,
     ) -> Result<Option<i64>, Failure> {
-        let value = document.to_string().into_bytes();
+        let value = shape::escape_json(&document.to_string()).into_bytes();
         self.write(key, condition, Write::Put { value, lease: 0 })
     }
 

@@ -3,10 +3,12 @@
 use clap::Args;
 
 use super::Inputs;
-use super::change::{named, refusal, warn, writable};
+use super::change::{CLUSTER_TIERS, warn};
 use super::db::Db;
+use super::words::{named, note, refusal, writable};
 use crate::api::{Kind, Resource, ResourceId};
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
+use crate::etcd::document::is_policy;
 use crate::etcd::{Condition, Write};
 
 /// Command line of `delete`.
@@ -45,24 +47,25 @@ impl Delete {
         let first = ids.first().map(|id| id.kind);
         let kind = first.filter(|kind| ids.iter().all(|id| id.kind == *kind));
         let kind = kind.map_or(String::new(), |kind| format!("'{kind}' "));
-        if !errors.is_empty() {
-            let text = format!("Failed to delete {kind}resource: [{}]", errors.join(", "));
-            return Err(Failure::new(EX_NO, text));
+        if ids.is_empty() {
+            output::print_text("No resources specified")?;
         }
-        let note = if self.dry_run {
-            " (dry run: nothing was written)"
-        } else {
-            ""
-        };
-        output::print_text(&format!(
-            "Successfully deleted {done} {kind}resource(s){note}"
-        ))?;
-        Ok(EX_OK)
+        if done > 0 {
+            let note = note(self.dry_run);
+            let text = format!("Successfully deleted {done} {kind}resource(s){note}");
+            output::print_text(&text)?;
+        }
+        if errors.is_empty() {
+            return Ok(EX_OK);
+        }
+        let said = |error: &String| format!("failed to delete {kind}resource: {error}");
+        let errors: Vec<String> = errors.iter().map(said).collect();
+        Err(Failure::new(EX_NO, errors.join("\n")))
     }
 
     fn ids(&self, global: &Global) -> Result<(Vec<ResourceId>, Vec<String>), Failure> {
         let Some(kind) = &self.kind else {
-            let mut resources = self.inputs.read(global)?;
+            let mut resources = self.inputs.read(global, self.namespace.as_deref())?;
             // Endpoints first: what protects them goes after them.
             resources.reverse();
             let version = |r: &Resource| r.meta.version.clone();
@@ -85,6 +88,9 @@ impl Delete {
         if !version.is_empty() && version != before.revision.to_string() {
             return Err(refusal("update conflict", id));
         }
+        if id.kind == Kind::Tier {
+            check_tier(db, &id.name)?;
+        }
         if self.dry_run {
             return Ok(());
         }
@@ -97,6 +103,24 @@ impl Delete {
             None => Err(refusal("update conflict", id)),
         }
     }
+}
+
+/// A tier with policies stays, and those that every cluster has.
+fn check_tier(db: &mut Db, name: &str) -> Result<(), Failure> {
+    let refused = |why: String| {
+        let text = format!("operation delete is not supported on {name}: {why}");
+        Err(Failure::new(EX_NO, text))
+    };
+    if CLUSTER_TIERS.iter().any(|tier| tier.0 == name) {
+        return refused(format!("Cannot delete {name} tier"));
+    }
+    for kind in Kind::all().filter(|kind| is_policy(*kind)) {
+        let found = db.list(kind, None)?;
+        if found.iter().any(|p| p.document["spec"]["tier"] == name) {
+            return refused("Cannot delete a non-empty tier".to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// What belongs to a node goes with it, as with Calico's client; addresses of its workloads stay assigned.

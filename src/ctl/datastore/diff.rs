@@ -17,12 +17,15 @@ const MAX_LINES: usize = 2000;
 pub struct Diff {
     #[command(flatten)]
     inputs: Inputs,
+    /// Namespace of resources that name none
+    #[arg(short, long)]
+    namespace: Option<String>,
 }
 
 impl Diff {
     /// Compares files with the datastore; exit code 2 when apply would change something.
     pub fn run(&self, global: &Global) -> Outcome {
-        let resources = self.inputs.read(global)?;
+        let resources = self.inputs.read(global, self.namespace.as_deref())?;
         let mut db = Db::open(global)?;
         let mut lines = Vec::new();
         for resource in &resources {

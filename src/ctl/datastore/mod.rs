@@ -1,22 +1,27 @@
 //! Commands that write and read a datastore, with calicoctl's verbs, messages and exit codes (facts 10).
 
 mod access;
-mod addresses;
 mod change;
 mod cut;
 mod db;
 mod delete;
 mod diff;
 mod edit;
+mod hosts;
+mod ipam;
 mod migrate;
+mod patch;
 mod read;
 mod render;
+mod template;
+mod words;
 
-pub use addresses::{Ipam, Node};
 pub use change::{Change, Verb};
 pub use delete::Delete;
 pub use diff::Diff;
 pub use edit::{Label, Patch};
+pub use hosts::Node;
+pub use ipam::Ipam;
 pub use migrate::{Datastore, Import};
 pub use read::{Wanted, is_configured, show};
 
@@ -42,8 +47,8 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Everything is read and checked before anything is sent.
-    fn read(&self, global: &Global) -> Result<Vec<Resource>, Failure> {
+    /// Everything is read and checked before anything is sent. What names no namespace is in this one.
+    fn read(&self, global: &Global, namespace: Option<&str>) -> Result<Vec<Resource>, Failure> {
         if self.filenames.is_empty() {
             return Err(Failure::new(
                 super::EX_USAGE,
@@ -56,19 +61,55 @@ impl Inputs {
                 directories(path, &mut paths)?;
             }
         }
-        let read = files::read(global, &paths)?;
+        let refused =
+            |e: Failure| Failure::new(EX_NO, format!("failed to execute command: {}", e.message));
+        let read = files::read(global, &paths).map_err(refused)?;
         files::complain(&read.issues);
         if read.is_invalid() {
             let text = "failed to execute command: the input is invalid, nothing was sent";
             return Err(Failure::new(EX_NO, text));
         }
         if read.resources.is_empty() && !self.skip_empty {
-            return Err(Failure::new(EX_NO, "No resources specified"));
+            let names: Vec<String> = self
+                .filenames
+                .iter()
+                .map(|f| f.display().to_string())
+                .collect();
+            let text = format!("No resources specified in {}", names.join(", "));
+            return Err(Failure::new(EX_NO, text));
         }
         let mut resources = read.resources;
+        for resource in &mut resources {
+            place(resource, namespace)?;
+        }
         resources.sort_by_key(|r| (rank(r.id.kind), r.id.clone()));
         Ok(resources)
     }
+}
+
+/// Puts a resource into the namespace of the command line, unless its document names another one.
+fn place(resource: &mut Resource, namespace: Option<&str>) -> Result<(), Failure> {
+    let Some(wanted) = namespace else {
+        return Ok(());
+    };
+    if !resource.id.kind.is_namespaced() {
+        let text = format!("{} is not namespaced", resource.id.kind);
+        return Err(Failure::new(EX_NO, text));
+    }
+    let document = resource.raw.value();
+    match document["metadata"]["namespace"]
+        .as_str()
+        .unwrap_or_default()
+    {
+        "" => wanted.clone_into(&mut resource.id.namespace),
+        own if own == wanted => {}
+        own => {
+            let text =
+                format!("resource namespace does not match client namespace. {own} != {wanted}");
+            return Err(Failure::new(EX_NO, text));
+        }
+    }
+    Ok(())
 }
 
 /// What others refer to comes first, so that no host is closed for the moment between an endpoint and its policies.

@@ -1,139 +1,263 @@
-//! Tables and templates in calicoctl's forms.
+//! Tables in calicoctl's forms.
 
 use serde_json::Value;
 
 use crate::api::Kind;
-use crate::ctl::output::table;
+use crate::ctl::{EX_NO, Failure};
 
-/// A column: its title, where its value is, and whether only the wide table has it.
-type Column = (&'static str, &'static str, bool);
+/// How a cell is made of what is there.
+#[derive(Clone, Copy)]
+enum Form {
+    /// As it is, a list with commas.
+    Text,
+    /// As it is, or this.
+    Or(&'static str),
+    /// The number of items.
+    Count,
+    /// As text, but not too long.
+    Short,
+    /// The host or hosts of a BGP peer.
+    PeerNode,
+    /// The AS number of a host, or that of all hosts in brackets.
+    Asn,
+    /// The name of what a workload endpoint is of.
+    Workload,
+}
+
+/// Which tables have a column.
+#[derive(Clone, Copy, PartialEq)]
+enum In {
+    Every,
+    Wide,
+    /// Only those that ask for it.
+    Asked,
+}
+
+/// Title, where its value is, how it is shown, and in which tables.
+type Column = (&'static str, &'static str, Form, In);
+
+const NAME: Column = ("NAME", "/metadata/name", Form::Text, In::Every);
+const NAMESPACE: Column = ("NAMESPACE", "/metadata/namespace", Form::Text, In::Asked);
+/// Longest text of a cell that is cut.
+const SHORT: usize = 80;
 
 fn kind_columns(kind: Kind) -> &'static [Column] {
+    use Form::{Asn, Count, Or, PeerNode, Short, Text, Workload};
+    use In::{Asked, Every, Wide};
     match kind {
         Kind::HostEndpoint => &[
-            ("NODE", "/spec/node", false),
-            ("INTERFACE", "/spec/interfaceName", true),
-            ("IPS", "/spec/expectedIPs", true),
-            ("PROFILES", "/spec/profiles", true),
+            NAME,
+            ("NODE", "/spec/node", Text, Every),
+            ("INTERFACE", "/spec/interfaceName", Text, Wide),
+            ("IPS", "/spec/expectedIPs", Text, Wide),
+            ("PROFILES", "/spec/profiles", Text, Wide),
         ],
         Kind::GlobalNetworkPolicy
         | Kind::NetworkPolicy
         | Kind::StagedGlobalNetworkPolicy
         | Kind::StagedNetworkPolicy => &[
-            ("TIER", "/spec/tier", false),
-            ("ORDER", "/spec/order", true),
-            ("SELECTOR", "/spec/selector", true),
+            NAME,
+            ("TIER", "/spec/tier", Or("default"), Every),
+            ("ORDER", "/spec/order", Or("<nil>"), Wide),
+            ("SELECTOR", "/spec/selector", Text, Wide),
         ],
-        Kind::Tier => &[("ORDER", "/spec/order", false)],
-        Kind::NetworkSet | Kind::GlobalNetworkSet => &[("NETS", "/spec/nets", true)],
+        Kind::StagedKubernetesNetworkPolicy => {
+            &[NAME, ("PODSELECTOR", "/spec/podSelector", Text, Wide)]
+        }
+        Kind::Tier => &[NAME, ("ORDER", "/spec/order", Or("<nil>"), Every)],
+        Kind::NetworkSet | Kind::GlobalNetworkSet => &[NAME, ("NETS", "/spec/nets", Short, Wide)],
+        Kind::Profile => &[NAME, ("LABELS", "/spec/labelsToApply", Text, Wide)],
         Kind::WorkloadEndpoint => &[
-            ("WORKLOAD", "/spec/pod", false),
-            ("NODE", "/spec/node", false),
-            ("NETWORKS", "/spec/ipNetworks", false),
-            ("INTERFACE", "/spec/interfaceName", false),
-            ("PROFILES", "/spec/profiles", true),
+            ("NAME", "/metadata/name", Text, Wide),
+            ("WORKLOAD", "/spec", Workload, Every),
+            ("NODE", "/spec/node", Text, Every),
+            ("NETWORKS", "/spec/ipNetworks", Text, Every),
+            ("INTERFACE", "/spec/interfaceName", Text, Every),
+            ("PROFILES", "/spec/profiles", Text, Wide),
+            ("NATS", "/spec/ipNATs", Text, Wide),
+            ("ORCHESTRATOR", "/spec/orchestrator", Text, Asked),
         ],
         Kind::Node => &[
-            ("ASN", "/spec/bgp/asNumber", true),
-            ("IPV4", "/spec/bgp/ipv4Address", true),
-            ("IPV6", "/spec/bgp/ipv6Address", true),
+            NAME,
+            ("ASN", "/spec/bgp", Asn, Wide),
+            ("IPV4", "/spec/bgp/ipv4Address", Text, Wide),
+            ("IPV6", "/spec/bgp/ipv6Address", Text, Wide),
         ],
         Kind::IPPool => &[
-            ("CIDR", "/spec/cidr", false),
-            ("SELECTOR", "/spec/nodeSelector", false),
-            ("NAT", "/spec/natOutgoing", true),
-            ("IPIPMODE", "/spec/ipipMode", true),
-            ("VXLANMODE", "/spec/vxlanMode", true),
-            ("DISABLED", "/spec/disabled", true),
-            ("DISABLEBGPEXPORT", "/spec/disableBGPExport", true),
+            NAME,
+            ("CIDR", "/spec/cidr", Text, Every),
+            ("NAT", "/spec/natOutgoing", Or("false"), Wide),
+            ("IPIPMODE", "/spec/ipipMode", Or("Never"), Wide),
+            ("VXLANMODE", "/spec/vxlanMode", Or("Never"), Wide),
+            ("DISABLED", "/spec/disabled", Or("false"), Wide),
+            (
+                "DISABLEBGPEXPORT",
+                "/spec/disableBGPExport",
+                Or("false"),
+                Wide,
+            ),
+            ("SELECTOR", "/spec/nodeSelector", Text, Every),
         ],
-        _ => &[],
+        Kind::IPReservation => &[NAME, ("CIDRS", "/spec/reservedCIDRs", Short, Wide)],
+        Kind::BGPConfiguration => &[
+            NAME,
+            ("LOGSEVERITY", "/spec/logSeverityScreen", Text, Every),
+            ("MESHENABLED", "/spec/nodeToNodeMeshEnabled", Or("-"), Every),
+            ("ASNUMBER", "/spec/asNumber", Or("-"), Every),
+        ],
+        Kind::BGPPeer => &[
+            NAME,
+            ("PEERIP", "/spec/peerIP", Text, Every),
+            ("NODE", "/spec", PeerNode, Every),
+            ("ASN", "/spec/asNumber", Or("0"), Every),
+        ],
+        Kind::BGPFilter => &[
+            NAME,
+            ("NUMEXPORTV4", "/spec/exportV4", Count, Every),
+            ("NUMIMPORTV4", "/spec/importV4", Count, Every),
+            ("NUMEXPORTV6", "/spec/exportV6", Count, Every),
+            ("NUMIMPORTV6", "/spec/importV6", Count, Every),
+        ],
+        Kind::ClusterInformation => &[
+            NAME,
+            ("CLUSTERGUID", "/spec/clusterGUID", Text, Every),
+            ("CLUSTERTYPE", "/spec/clusterType", Text, Every),
+            ("CALICOVERSION", "/spec/calicoVersion", Text, Every),
+            ("DATASTOREREADY", "/spec/datastoreReady", Or("<nil>"), Every),
+        ],
+        Kind::IPAMConfiguration => &[
+            NAME,
+            ("STRICTAFFINITY", "/spec/strictAffinity", Or("false"), Every),
+            (
+                "AUTOALLOCATEBLOCKS",
+                "/spec/autoAllocateBlocks",
+                Or("false"),
+                Every,
+            ),
+            ("MAXBLOCKSPERHOST", "/spec/maxBlocksPerHost", Or("0"), Wide),
+        ],
+        _ => &[NAME],
     }
 }
 
-/// One table for each kind, as calicoctl's `ps` and `wide`.
-pub fn tables(kind: Option<Kind>, found: &[Value], wide: bool) -> String {
-    let of = |document: &Value| document["kind"].as_str().and_then(Kind::from_document);
-    let mut kinds: Vec<Kind> = found.iter().filter_map(of).collect();
-    kinds.sort();
-    kinds.dedup();
-    if let (Some(kind), true) = (kind, kinds.is_empty()) {
-        kinds.push(kind);
-    }
-    let one = |kind: &Kind| {
-        let columns = kind_columns(*kind).iter();
-        let columns: Vec<_> = columns.filter(|column| wide || !column.2).collect();
-        let mut header = Vec::new();
-        if kind.is_namespaced() {
-            header.push("NAMESPACE");
-        }
-        // calicoctl knows workloads by what they are of.
-        let has_name = *kind != Kind::WorkloadEndpoint || wide;
-        header.extend(has_name.then_some("NAME"));
-        header.extend(columns.iter().map(|column| column.0));
-        let row = |document: &Value| {
-            let mut row = Vec::new();
-            if kind.is_namespaced() {
-                row.push(cell(document, "/metadata/namespace"));
-            }
-            if has_name {
-                row.push(cell(document, "/metadata/name"));
-            }
-            row.extend(columns.iter().map(|column| cell(document, column.1)));
-            row
+/// What a table is to show.
+pub struct Look<'a> {
+    /// More columns.
+    pub wide: bool,
+    /// The namespace in front.
+    pub namespace: bool,
+    /// These columns alone.
+    pub columns: Option<&'a str>,
+    /// The AS number of all hosts that have none of their own.
+    pub asn: &'a str,
+}
+
+impl Look<'_> {
+    fn of(&self, kind: Kind) -> Result<Vec<Column>, Failure> {
+        let known = kind_columns(kind);
+        let namespace = kind.is_namespaced().then_some(NAMESPACE);
+        let Some(asked) = self.columns else {
+            let is_shown = |c: &Column| c.3 == In::Every || (self.wide && c.3 == In::Wide);
+            let first = namespace.filter(|_| self.namespace);
+            let rest = known.iter().filter(|c| is_shown(c)).copied();
+            return Ok(first.into_iter().chain(rest).collect());
         };
-        let rows: Vec<_> = found
-            .iter()
-            .filter(|d| of(d) == Some(*kind))
-            .map(row)
-            .collect();
-        table(&header, &rows)
+        let known: Vec<Column> = namespace.into_iter().chain(known.iter().copied()).collect();
+        let find = |title: &str| {
+            let same = |c: &&Column| c.0.eq_ignore_ascii_case(title.trim());
+            known.iter().find(same).copied().ok_or_else(|| {
+                let titles: Vec<&str> = known.iter().map(|c| c.0).collect();
+                let titles = titles.join(", ");
+                let text = format!("Unknown heading {title}, valid values are: {titles}");
+                Failure::new(EX_NO, text)
+            })
+        };
+        asked.split(',').map(find).collect()
+    }
+
+    /// A table of these resources of one kind.
+    pub fn table(&self, kind: Kind, found: &[&Value]) -> Result<String, Failure> {
+        let columns = self.of(kind)?;
+        let header: Vec<&str> = columns.iter().map(|column| column.0).collect();
+        let row = |document: &&Value| columns.iter().map(|c| self.cell(document, c)).collect();
+        let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+        Ok(grid(&header, &rows))
+    }
+
+    fn cell(&self, document: &Value, column: &Column) -> String {
+        let value = document.pointer(column.1).unwrap_or(&Value::Null);
+        let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let first = |names: [&str; 2]| {
+            let filled = names.map(text).into_iter().find(|text| !text.is_empty());
+            filled.unwrap_or_default()
+        };
+        match column.2 {
+            Form::Text => plain(value),
+            Form::Or(other) if value.is_null() => other.to_owned(),
+            Form::Or(_) => plain(value),
+            Form::Count => value.as_array().map_or(0, Vec::len).to_string(),
+            Form::Short => shortened(plain(value)),
+            Form::PeerNode => match first(["node", "nodeSelector"]).as_str() {
+                "" => "(global)".to_owned(),
+                node => node.to_owned(),
+            },
+            Form::Asn if value.is_null() => String::new(),
+            Form::Asn if value["asNumber"].is_null() => format!("({})", self.asn),
+            Form::Asn => plain(&value["asNumber"]),
+            Form::Workload => first(["workload", "pod"]),
+        }
+    }
+}
+
+/// Columns three blanks wider than their content, the last one too: as the programs of Go that use its `tabwriter` print them.
+pub fn grid(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |n: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(n));
+        let longest = cells.map(|cell| cell.chars().count()).max();
+        (longest.unwrap_or(0).max(header[n].len()) + 3).max(5)
     };
-    kinds.iter().map(one).collect::<Vec<_>>().join("\n\n")
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(&widths).map(|(c, w)| format!("{c:<w$}", w = *w));
+        padded.collect::<String>() + "\n"
+    };
+    let mut out = line(&mut header.iter().copied());
+    for row in rows {
+        out += &line(&mut row.iter().map(String::as_str));
+    }
+    out
+}
+
+fn shortened(text: String) -> String {
+    if text.len() <= SHORT {
+        return text;
+    }
+    let mut end = SHORT - 3;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}...", &text[..end])
 }
 
 /// `KIND/NAME`, one in a line.
-pub fn names(found: &[Value]) -> String {
-    let name = |document: &Value| {
+pub fn names(found: &[&Value]) -> String {
+    let name = |document: &&Value| {
         let kind = document["kind"].as_str().unwrap_or_default();
-        format!("{kind}/{}", cell(document, "/metadata/name"))
+        format!("{kind}/{}", plain(&document["metadata"]["name"]))
     };
     found.iter().map(name).collect::<Vec<_>>().join("\n")
 }
 
-/// The columns that were asked for by title.
-pub fn columns(found: &[Value], columns: &str) -> String {
-    let titles: Vec<String> = columns
-        .split(',')
-        .map(|c| c.trim().to_ascii_uppercase())
-        .collect();
-    let header: Vec<&str> = titles.iter().map(String::as_str).collect();
-    let row = |document: &Value| {
-        let kind = document["kind"].as_str().and_then(Kind::from_document);
-        let value = |title: &String| match title.as_str() {
-            "NAME" => cell(document, "/metadata/name"),
-            "NAMESPACE" => cell(document, "/metadata/namespace"),
-            title => {
-                let known = kind.map_or(&[][..], kind_columns).iter();
-                let column = known.clone().find(|column| column.0 == title);
-                column.map_or_else(|| "-".to_owned(), |column| cell(document, column.1))
-            }
-        };
-        titles.iter().map(value).collect::<Vec<String>>()
-    };
-    table(&header, &found.iter().map(row).collect::<Vec<_>>())
-}
-
 /// The template for each resource: `{{.metadata.name}}` is a field, `\n` a line end.
-pub fn template(found: &[Value], template: &str) -> String {
-    let one = |document: &Value| {
+pub fn template(found: &[&Value], template: &str) -> String {
+    let one = |document: &&Value| {
         let mut out = String::new();
         let mut rest = template;
         while let Some((before, after)) = rest.split_once("{{") {
             let (field, behind) = after.split_once("}}").unwrap_or((after, ""));
             out.push_str(before);
             let pointer = field.trim().replace('.', "/");
-            out.push_str(&cell(document, &pointer));
+            out.push_str(&document.pointer(&pointer).map(plain).unwrap_or_default());
             rest = behind;
         }
         out + rest
@@ -142,16 +266,21 @@ pub fn template(found: &[Value], template: &str) -> String {
     text.replace("\\n", "\n").replace("\\t", "\t")
 }
 
-fn cell(document: &Value, at: &str) -> String {
-    match document.pointer(at) {
-        None if at == "/spec/tier" => "default".to_owned(),
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(items)) => {
-            let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-            items.iter().map(text).collect::<Vec<_>>().join(",")
+/// Text without quotes, a list with commas, a mapping as `name=value`.
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
+        Value::Object(map) => {
+            let mut pairs: Vec<String> = map
+                .iter()
+                .map(|(k, v)| format!("{k}={}", plain(v)))
+                .collect();
+            pairs.sort();
+            pairs.join(",")
         }
-        Some(other) => other.to_string(),
+        other => other.to_string(),
     }
 }
 
@@ -161,20 +290,40 @@ mod tests {
 
     use super::*;
 
+    const NARROW: Look<'_> = Look {
+        wide: false,
+        namespace: false,
+        columns: None,
+        asn: "64512",
+    };
+
     #[test]
     fn forms() {
         let web = json!({"kind": "HostEndpoint", "metadata": {"name": "web"},
             "spec": {"node": "h1", "expectedIPs": ["10.0.0.1", "fd00::1"]}});
-        let found = [web];
-        assert_eq!(tables(None, &found, false), "NAME  NODE\nweb   h1");
-        let wide = tables(None, &found, true);
-        assert!(
-            wide.contains("web   h1               10.0.0.1,fd00::1"),
-            "{wide}"
-        );
+        let found = [&web];
+        let narrow = NARROW.table(Kind::HostEndpoint, &found).unwrap();
+        assert_eq!(narrow, "NAME   NODE   \nweb    h1     \n");
+        let wide = Look {
+            wide: true,
+            ..NARROW
+        };
+        let wide = wide.table(Kind::HostEndpoint, &found).unwrap();
+        assert!(wide.contains("10.0.0.1,fd00::1"), "{wide}");
+        let asked = Look {
+            columns: Some("node,NAME"),
+            ..NARROW
+        };
+        let table = asked.table(Kind::HostEndpoint, &found).unwrap();
+        assert_eq!(table, "NODE   NAME   \nh1     web    \n");
+        let unknown = Look {
+            columns: Some("NAMES"),
+            ..NARROW
+        };
+        assert!(unknown.table(Kind::HostEndpoint, &found).is_err());
         assert_eq!(names(&found), "HostEndpoint/web");
-        assert_eq!(columns(&found, "node,NAME"), "NODE  NAME\nh1    web");
         let text = template(&found, "{{.metadata.name}} on {{ .spec.node }}\\n");
         assert_eq!(text, "web on h1\n");
+        assert_eq!(shortened("x".repeat(81)).len(), SHORT);
     }
 }

@@ -1,4 +1,4 @@
-//! A host for one test: the thread's own network namespace with `eth0`, and a moatd inside.
+//! A host for one test: the thread's own network namespace with `eth0`, and a moatd inside. For the tests of the kernel and of etcd.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
@@ -118,61 +118,6 @@ impl Host {
         Daemon { child, log }
     }
 
-    /// Starts a moatd that is expected to end by itself; its exit code and its messages.
-    pub fn refused(&self) -> (Option<i32>, String) {
-        let mut daemon = self.spawn(Path::new("/nonexistent"));
-        let status = daemon.wait();
-        (status.code(), daemon.log())
-    }
-
-    /// `moatd boot`: its exit code and its messages.
-    pub fn boot(&self) -> (Option<i32>, String) {
-        self.once(&mut Command::new(MOATD), &["boot"])
-    }
-
-    /// The same where every iptables tool is an empty file, in a mount namespace of its own.
-    pub fn boot_without_tools(&self) -> (Option<i32>, String) {
-        let script = "for tool in /usr/sbin/xtables-*-multi; do mount --bind /dev/null \"$tool\"; done; exec \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args([
-            "-m",
-            "--propagation",
-            "private",
-            "sh",
-            "-ec",
-            script,
-            "sh",
-            MOATD,
-        ]);
-        self.once(&mut command, &["boot"])
-    }
-
-    /// `moatd check`: its exit code and what it says.
-    pub fn check(&self) -> (Option<i32>, String) {
-        self.once(&mut Command::new(MOATD), &["check"])
-    }
-
-    fn once(&self, command: &mut Command, arguments: &[&str]) -> (Option<i32>, String) {
-        let done = command
-            .arg("--config")
-            .arg(self.path("moat.toml"))
-            .args(arguments)
-            .env_remove("JOURNAL_STREAM")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = [done.stdout, done.stderr].concat();
-        (
-            done.status.code(),
-            String::from_utf8_lossy(&text).into_owned(),
-        )
-    }
-
-    /// `moatd cleanup`; what it printed.
-    pub fn cleanup(&self, options: &[&str]) -> String {
-        self.run(MOATD, &[&["cleanup"][..], options].concat())
-    }
-
     /// `moatctl status -o json`.
     pub fn status(&self) -> serde_json::Value {
         let socket = self.path("run/moatd.sock").display().to_string();
@@ -217,15 +162,6 @@ impl Host {
         self.rules_of(self.backend, &[])
     }
 
-    /// Rules in the order of a built-in chain of the filter table, IPv4.
-    pub fn chain(&self, chain: &str) -> Vec<String> {
-        let text = self.run(&format!("iptables-{}", self.backend), &["-w", "-S", chain]);
-        text.lines()
-            .filter(|l| l.starts_with("-A"))
-            .map(str::to_owned)
-            .collect()
-    }
-
     /// Names and members of all sets.
     pub fn sets(&self) -> Vec<String> {
         let mut lines: Vec<String> = self
@@ -246,11 +182,12 @@ impl Daemon {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        kill(
-            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
-            signal,
-        )
-        .unwrap();
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
     }
 
     /// Waits for its end.

@@ -1,0 +1,160 @@
+//! Blocks of addresses.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+
+use super::read;
+use crate::ctl::Failure;
+use crate::ctl::datastore::db::Db;
+use crate::etcd::keys;
+
+/// A block and where it is stored.
+pub struct Block {
+    /// Its key.
+    pub key: String,
+    /// The revision that wrote it.
+    pub revision: i64,
+    /// Its addresses.
+    pub net: IpNet,
+    value: Value,
+}
+
+impl Block {
+    /// All blocks.
+    pub fn all(db: &mut Db) -> Result<Vec<Block>, Failure> {
+        let found = db.scan(&format!("{}assignment/", keys::IPAM))?;
+        let block = |kv: crate::etcd::KeyValue| {
+            let key = String::from_utf8_lossy(&kv.key).into_owned();
+            Block::new(key, kv.revision, read(&kv.value))
+        };
+        Ok(found.into_iter().filter_map(block).collect())
+    }
+
+    /// A block in its stored form, if it is one.
+    pub fn new(key: String, revision: i64, value: Value) -> Option<Block> {
+        let net = value["cidr"].as_str()?.parse().ok()?;
+        value["allocations"].as_array()?;
+        Some(Block {
+            key,
+            revision,
+            net,
+            value,
+        })
+    }
+
+    fn allocations(&self) -> &[Value] {
+        self.value["allocations"]
+            .as_array()
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// How many of its addresses are in use.
+    pub fn used(&self) -> usize {
+        self.allocations().iter().filter(|a| !a.is_null()).count()
+    }
+
+    /// Whether no host has it.
+    pub fn is_nobodys(&self) -> bool {
+        self.value["affinity"].as_str().is_none_or(str::is_empty)
+    }
+
+    /// The attributes of an address, if it is in use.
+    pub fn attributes(&self, ip: IpAddr) -> Option<&Value> {
+        let index = self.allocations().get(self.place(ip)?)?.as_u64()?;
+        self.value["attributes"].get(usize::try_from(index).ok()?)
+    }
+
+    fn place(&self, ip: IpAddr) -> Option<usize> {
+        let inside = self.net.contains(&ip);
+        let place = number(ip).checked_sub(number(self.net.network()))?;
+        usize::try_from(place).ok().filter(|_| inside)
+    }
+
+    /// The block without an address that is in use, in the form in which Calico writes it.
+    pub fn without(&self, ip: IpAddr) -> Option<Value> {
+        let place = self.place(ip)?;
+        let mut allocations = self.allocations().to_vec();
+        let gone = std::mem::take(allocations.get_mut(place)?).as_u64()?;
+        let mut attributes = Vec::new();
+        let kept = self.value["attributes"].as_array().into_iter().flatten();
+        // Attributes that no address has any more go, and those behind them move up.
+        for (attribute, index) in kept.zip(0..) {
+            if index == gone && !allocations.contains(&json!(index)) {
+                let behind = |a: &&mut Value| a.as_u64().is_some_and(|n| n > gone);
+                allocations
+                    .iter_mut()
+                    .filter(behind)
+                    .for_each(|a| *a = json!(a.as_u64().unwrap_or(1) - 1));
+                continue;
+            }
+            let secondary = &attribute["secondary"];
+            attributes.push(json!({"handle_id": attribute["handle_id"], "secondary": secondary}));
+        }
+        let mut unallocated = self.value["unallocated"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        unallocated.push(place.into());
+        let mut sequences = self.value["sequenceNumberForAllocation"].clone();
+        if let Some(sequences) = sequences.as_object_mut() {
+            sequences.shift_remove(&place.to_string());
+        }
+        let mut block = Map::new();
+        for (field, value) in [
+            ("cidr", self.value["cidr"].clone()),
+            ("affinity", self.value["affinity"].clone()),
+            ("allocations", allocations.into()),
+            ("unallocated", unallocated.into()),
+            ("attributes", attributes.into()),
+            (
+                "sequenceNumber",
+                (self.value["sequenceNumber"].as_u64().unwrap_or(0) + 1).into(),
+            ),
+            ("sequenceNumberForAllocation", sequences),
+            (
+                "deleted",
+                self.value["deleted"].as_bool().unwrap_or(false).into(),
+            ),
+        ] {
+            block.insert(field.to_owned(), value);
+        }
+        Some(block.into())
+    }
+}
+
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_goes() {
+        let value = json!({"cidr": "192.168.1.0/30", "affinity": "host:h", "allocations": [0, 1, 1, null], "unallocated": [3],
+            "attributes": [{"handle_id": "a", "secondary": {"node": "h"}}, {"handle_id": "b"}], "deleted": false});
+        let block = Block::new(String::new(), 1, value).unwrap();
+        assert_eq!((block.used(), block.is_nobodys()), (3, false));
+        let ip = |n: u8| IpAddr::from([192, 168, 1, n]);
+        assert_eq!(block.attributes(ip(1)).unwrap()["handle_id"], "b");
+        assert!(block.attributes(ip(3)).is_none() && block.attributes(ip(9)).is_none());
+        let after = block.without(ip(0)).unwrap();
+        assert_eq!(after["allocations"], json!([null, 0, 0, null]));
+        assert_eq!(after["unallocated"], json!([3, 0]));
+        assert_eq!(
+            after["attributes"],
+            json!([{"handle_id": "b", "secondary": null}])
+        );
+        let after = block.without(ip(1)).unwrap();
+        assert_eq!(after["allocations"], json!([0, null, 1, null]));
+        assert_eq!(after["attributes"].as_array().unwrap().len(), 2);
+        assert!(block.without(ip(3)).is_none());
+        assert!(Block::new(String::new(), 1, json!({})).is_none());
+    }
+}
