@@ -3,6 +3,7 @@
 
 mod legacy;
 mod owner;
+mod published;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::iptables::{Backend, CHAIN_PREFIX};
 use super::nft;
+pub use published::{Published, published};
 
 /// Where in the kernel a base chain is called (`enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
