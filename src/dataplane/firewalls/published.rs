@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::super::command::{CommandError, TOOL_PATH, Tools};
-use super::super::iptables::Backend;
+use super::super::iptables::{Backend, ipv6_available};
 use super::owner;
 use crate::api::Family;
 
@@ -44,6 +44,9 @@ pub fn published() -> Result<Vec<Published>, CommandError> {
             Backend::Legacy => &[],
         };
         for family in [Family::V4, Family::V6] {
+            if family == Family::V6 && !ipv6_available() {
+                continue;
+            }
             let take = |line: &str| {
                 found.extend(of_rule(line));
                 true
