@@ -184,16 +184,19 @@ fn findings(chains: &[Chain]) -> Vec<Finding> {
             continue;
         }
         let ours = base.steps.iter().position(is_ours);
-        // What comes behind policy in its own chain sees only what policy leaves to the host.
-        let steps = &base.steps[..ours.unwrap_or(base.steps.len())];
+        let all = &base.steps[..];
+        let before = &all[..ours.unwrap_or(all.len())];
+        // What comes behind policy in its own chain sees only what policy leaves to the host. But what is forwarded is accepted
+        // at the end of the chain.
+        let seen_first = if hook == Hook::Forward { all } else { before };
         let at_end = (ours.is_none() && base.denies_at_end).then_some(None);
         let deny = at_end.or_else(|| {
-            reach(base, steps, &by_name, |s| {
+            reach(base, seen_first, &by_name, |s| {
                 matches!(s, Step::Deny | Step::Map)
             })
         });
         let accept = ours.and_then(|_| {
-            reach(base, steps, &by_name, |s| {
+            reach(base, before, &by_name, |s| {
                 matches!(s, Step::Accept | Step::Map)
             })
         });

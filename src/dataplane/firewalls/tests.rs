@@ -58,6 +58,17 @@ fn what_stands_before_moat_counts_and_what_stands_behind_does_not() {
 }
 
 #[test]
+fn what_is_forwarded_meets_the_rules_behind_moat_too() {
+    assert_eq!(
+        of_legacy(
+            "*filter\n:FORWARD DROP [0:0]\n:LIBVIRT_FWI - [0:0]\n:moat-FORWARD - [0:0]\n-A FORWARD -j moat-FORWARD\n-A FORWARD -j LIBVIRT_FWI\n\
+             -A FORWARD -m mark --mark 0x10000/0x10000 -j ACCEPT\n-A LIBVIRT_FWI -o virbr0 -j REJECT\nCOMMIT"
+        ),
+        ["legacy ip filter FORWARD at 0: Deny LIBVIRT_FWI libvirt"]
+    );
+}
+
+#[test]
 fn chains_that_lead_to_each_other_are_followed_to_an_end() {
     let loops = "*mangle\n:PREROUTING ACCEPT [0:0]\n:a - [0:0]\n:KUBE-X - [0:0]\n-A PREROUTING -j a\n-A a -j KUBE-X\n-A KUBE-X -j a\n";
     assert!(of_legacy(&format!("{loops}COMMIT")).is_empty());
