@@ -9,7 +9,7 @@ coexistence() {
     local program
     need curl:curl
     host_begin
-    packages_of apt
+    apt_built
     host_root bookworm python3 busybox-static firewalld ufw fail2ban docker.io libvirt-daemon-system dnsmasq-base
     # None of them starts by itself.
     systemctl --quiet --root="$WORK/root" disable firewalld ufw fail2ban docker.service docker.socket containerd libvirtd.service \
@@ -63,10 +63,10 @@ agree() {
     [[ $result != FAILED ]]
 }
 
-# The finding has a base chain, its owner, and what to do.
+# doctor_names [HOOK]: the finding has a base chain of this hook, its owner, and what to do.
 doctor_names() {
     inside moatctl doctor >"$WORK/log" || true
-    grep -Eqi "^(input|prerouting) .*(nft|legacy) .* $OWNER .*can deny" "$WORK/log"
+    grep -Eqi "^${1:-input} .*(nft|legacy) .* $OWNER .*can deny" "$WORK/log"
     grep -Eqi "^$OWNER: ..." "$WORK/log"
 }
 

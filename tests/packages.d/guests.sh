@@ -35,12 +35,29 @@ libvirt_stop() {
 libvirt_more() {
     check 'libvirt: without policy its own rules close a guest' unreached 192.168.122.2
     forward_policy applyOnForward Allow 80
-    check 'libvirt: an allow of forwarded traffic passes' retry reaches 192.168.122.2
+    check 'libvirt: an allow does not open what they close, and doctor names it' still_closed 192.168.122.2
+    # As doctor says.
+    step='libvirt: a network with forward mode open'
+    libvirt_open | inside virsh net-create /dev/stdin >"$WORK/log"
+    ip -n "$CT" link set guest master virbr1
+    ip -n "$GUEST" addr add 192.168.123.2/24 dev eth0
+    ip -n "$GUEST" route replace default via 192.168.123.1
+    ip -n "$PEER" route replace 192.168.123.0/24 via 10.77.0.1
+    check 'libvirt: with forward mode open an allow passes' retry reaches 192.168.123.2
     DENIED_MAX=$REPAIR agree 'libvirt: policy while it starts again' libvirt_again
-    check 'libvirt: the allow still passes' retry reaches 192.168.122.2
+    check 'libvirt: the allow still passes' retry reaches 192.168.123.2
     forward_policy applyOnForward Allow 81
-    check 'libvirt: what no forward policy allows does not' retry unreached 192.168.122.2
+    check 'libvirt: what no forward policy allows does not' retry unreached 192.168.123.2
     no_forward_policy
+    inside virsh net-destroy open >"$WORK/log"
+}
+libvirt_open() {
+    echo "<network><name>open</name><forward mode='open'/><bridge name='virbr1'/><ip address='192.168.123.1' netmask='255.255.255.0'/></network>"
+}
+still_closed() {
+    status_says 'GlobalNetworkPolicy/forward'
+    unreached "$1"
+    doctor_names forward
 }
 
 # The rules of kube-proxy's iptables mode for one service with a cluster IP and a node port, in the shape it gives them.
