@@ -4,7 +4,7 @@ container() {
     HOST=podman MANAGER=apt
     need podman:podman
     host_begin
-    packages_of apt
+    apt_built
     host_root bookworm
     mkdir -p "$WORK/etc/policy.d" "$WORK/state"
     policy | sed 's/node: web1/node: container/' >"$WORK/etc/policy.d/web1.yaml"
