@@ -5,7 +5,7 @@ use clap::Args;
 use super::output::{Output, plain, table, tint};
 use super::{EX_NO, EX_OK, Failure, Global, Outcome, client, output};
 use crate::daemon::control::Request;
-use crate::daemon::{Event, Happening, State, Status};
+use crate::daemon::{Event, Happening, PublishedReport, State, Status};
 
 /// Command line.
 #[derive(Debug, Args)]
@@ -107,6 +107,7 @@ fn text(status: &Status) -> String {
         let line = format!("override    {object} of {file} is in force, not that of etcd {key}");
         lines.push(plain(&line));
     }
+    lines.extend(status.published.iter().map(published));
     lines.push(String::new());
     lines.extend(endpoints(status));
     if !status.degraded.is_empty() {
@@ -123,6 +124,11 @@ fn text(status: &Status) -> String {
         lines.extend(status.warnings.iter().map(|w| format!("  {}", plain(w))));
     }
     lines.join("\n")
+}
+
+fn published(port: &PublishedReport) -> String {
+    let text = tint(!port.is_open(), &plain(&port.text()));
+    format!("published   {text}")
 }
 
 fn endpoints(status: &Status) -> Vec<String> {

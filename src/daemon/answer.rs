@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::control::{Call, Reply, Request};
 use super::engine::DIR;
+use super::published::Governors;
 use super::report::{ConfigReport, PlanReport, SnapshotReport, SourceReport, Status};
 use super::run::Daemon;
 use crate::api::{self, Kind};
@@ -22,6 +23,20 @@ impl Daemon<'_> {
                 Ok(plan) => later(call.reply, plan),
                 Err(reply) => now(call.reply, Err(reply)),
             },
+            Request::Status => {
+                let mut status = self.status();
+                let governors = Governors::of(self.parts.engine.policy());
+                let look = tokio::task::spawn_blocking(firewalls::published);
+                later(call.reply, async move {
+                    match look.await.map_err(|e| Reply::Error(e.to_string()))? {
+                        Ok(ports) => status.published = governors.reports(ports),
+                        Err(e) => status
+                            .warnings
+                            .push(format!("published ports are unknown: {e}")),
+                    }
+                    to_json(&status)
+                });
+            }
             Request::Checksystem => {
                 let backend = self.parts.choice.backend;
                 let look = tokio::task::spawn_blocking(move || iptables::check_features(backend));
@@ -45,7 +60,6 @@ impl Daemon<'_> {
 
     fn reply(&mut self, request: Request) -> Answer {
         match request {
-            Request::Status => to_json(&self.status()),
             Request::Get {
                 kind,
                 namespace,
@@ -57,11 +71,13 @@ impl Daemon<'_> {
             Request::Explain(query) => self.explain(&query),
             Request::Metrics => to_json(&self.metrics.text(&self.reading())),
             Request::Ready => to_json(&self.ready),
-            Request::Plan { .. } | Request::Checksystem | Request::Firewalls | Request::Watch => {
-                Err(Reply::Refused(
-                    "this is not answered with what is known here".to_owned(),
-                ))
-            }
+            Request::Status
+            | Request::Plan { .. }
+            | Request::Checksystem
+            | Request::Firewalls
+            | Request::Watch => Err(Reply::Refused(
+                "this is not answered with what is known here".to_owned(),
+            )),
         }
     }
 
@@ -123,6 +139,7 @@ impl Daemon<'_> {
                 .chain(warnings)
                 .collect(),
             endpoints: engine.endpoints(),
+            published: Vec::new(),
             backend: self.parts.backend.clone(),
             backend_reason: self.parts.choice.why.clone(),
             sources: sources.chain(self.parts.datastore.report()).collect(),

@@ -24,7 +24,8 @@ impl Daemon<'_> {
         let noticed = self.kernel.noticed.unwrap_or_else(Instant::now);
         let job: Job = match work {
             Work::Apply => {
-                if !self.ready {
+                // Work may be long; tools that do not work get no more time.
+                if !self.ready && self.kernel.apply_error.is_none() {
                     notify::extend_timeout(START_EXTENSION);
                 }
                 self.kernel.noticed = None;

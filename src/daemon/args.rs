@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 pub const DEFAULT_CONFIG: &str = "/etc/moat/moat.toml";
 
 /// Enforces Calico network policy on this host.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "moatd", version, about, long_about = None)]
 pub struct Args {
     /// Settings file
@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 /// Instead of serving.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Enforce the last good policy once, before the network is up, and end
     Boot,

@@ -1,6 +1,8 @@
 //! `moatd boot`: the last good policy, brought into the kernel once, before any interface is up; and `moatd check`.
 
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use super::args::Args;
 use super::engine::{Engine, QuickStart};
@@ -17,12 +19,16 @@ use crate::store::Store;
 /// In the state directory: this host was protected when moatd was last there.
 const MARK: &str = "protected";
 
+/// How long it may take. The network waits for it, and systemd for half a minute more.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Enforces once what the files and the snapshot say, or what `bootFailurePolicy` wants where that fails. The exit code.
 pub async fn boot(args: &Args) -> u8 {
     if is_served(args) {
         tracing::info!("moatd serves already: nothing to do");
         return EX_OK;
     }
+    let _in_time = watch(args);
     let (failure, parts) = match start(args).await {
         Ok(mut parts) => match enforce(&mut parts).await {
             Ok(()) => return EX_OK,
@@ -33,6 +39,21 @@ pub async fn boot(args: &Args) -> u8 {
     tracing::error!("{}", failure.message);
     fail(args, parts.as_ref());
     failure.code
+}
+
+/// Ends the program as a failed boot when this takes too long, as with tools that hang; not when the answer is dropped before.
+fn watch(args: &Args) -> Sender<()> {
+    let (in_time, over) = channel();
+    let args = args.clone();
+    std::thread::spawn(move || {
+        if over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let seconds = PATIENCE.as_secs();
+            tracing::error!("the rules could not be written within {seconds} s");
+            fail(&args, None);
+            std::process::exit(EX_UNAVAILABLE.into());
+        }
+    });
+    in_time
 }
 
 /// Whether a moatd holds the state: its rules are newer than any that a boot would know.

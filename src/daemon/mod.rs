@@ -19,6 +19,7 @@ mod lock;
 mod logging;
 mod metrics;
 mod notify;
+mod published;
 mod reading;
 mod report;
 mod run;
@@ -28,6 +29,7 @@ mod start;
 
 #[cfg(feature = "etcd")]
 pub use datastore::access;
+pub use published::PublishedReport;
 pub use report::{
     ApplyReport, ConfigReport, Degraded, EndpointReport, Event, Happening, Override, PlanReport,
     SnapshotReport, SourceReport, State, Status,

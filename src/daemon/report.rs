@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::published::PublishedReport;
 use crate::dataplane::Changed;
 
 /// Whether the host is protected as its files say.
@@ -114,6 +115,9 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Endpoints of this host.
     pub endpoints: Vec<EndpointReport>,
+    /// Ports of this host that lead elsewhere, as those that Docker publishes.
+    #[serde(default)]
+    pub published: Vec<PublishedReport>,
     /// Dataplane in use, and why.
     pub backend: String,
     /// Why this backend.

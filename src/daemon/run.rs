@@ -25,7 +25,7 @@ use crate::dataplane::iptables::Feature;
 use crate::dataplane::links::LinkMonitor;
 use crate::source::News;
 
-/// What a long first apply may take beyond the unit's start limit, granted anew for every try.
+/// What a long first apply may take beyond the unit's start limit.
 pub(super) const START_EXTENSION: Duration = Duration::from_secs(120);
 /// A directory that was being written to is looked at again after this.
 pub(super) const UNSETTLED: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Where the firewall tools are looked for; the caller's PATH is not trusted.
-const TOOL_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const TOOL_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a tool may take: minutes of work for the largest tables on a slow host, and the wait for a lock.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How much of a tool's error output is kept.

@@ -2,6 +2,13 @@
 
 PACKAGE_apt() { echo "$OUT/moat_$1-1_$(dpkg --print-architecture).deb"; }
 
+# The package of one version, for tests that need no more.
+apt_built() {
+    [[ -z ${BUILT-} ]] || return 0
+    compile
+    deb 0.1.0
+}
+
 # apt_publish VERSION: to the signed repository.
 apt_publish() {
     local repo=$WORK/repo

@@ -6,7 +6,7 @@ ANSIBLE_VERSION=2.16.14
 automation() {
     HOST=bookworm MANAGER=apt
     host_begin
-    packages_of apt
+    apt_built
     host_root bookworm python3 python3-venv python3-apt
     python3 -m pip download --quiet --only-binary :all: --python-version 3.11 --dest "$WORK/root/opt/wheels" "ansible-core==$ANSIBLE_VERSION"
     host_on

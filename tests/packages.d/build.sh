@@ -9,6 +9,8 @@ BINARIES=${BINARIES:-release}
 # Apart from other builds: these binaries do not tell where they were built.
 export CARGO_TARGET_DIR=$PWD/target/packaged-$BINARIES
 BIN=$CARGO_TARGET_DIR/release
+# For which machine, if not for this one; its binutils, and what runs its programs here.
+TARGET= BINUTILS= RUNNER=()
 
 build() {
     need lintian:lintian objdump:binutils rpmbuild:rpm rpmlint:rpmlint cpio:cpio "${BUILD[@]}"
@@ -28,18 +30,19 @@ build() {
 
 # The programs, the completions and the files as on the host.
 compile() {
+    local program machine=()
+    [[ -z $TARGET ]] || machine=(--target "$TARGET")
     mkdir -p "$OUT"
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
     export SOURCE_DATE_EPOCH
     cargo deb --version >/dev/null 2>&1 || cargo install --quiet --locked "cargo-deb@$CARGO_DEB_VERSION"
     if [[ $BINARIES == debug ]]; then
         mkdir -p "$BIN"
-        CARGO_TARGET_DIR=target cargo build --quiet --locked --bins
-        strip -o "$BIN/moatd" target/debug/moatd
-        strip -o "$BIN/moatctl" target/debug/moatctl
+        CARGO_TARGET_DIR=target cargo build --quiet --locked --bins "${machine[@]}"
+        for program in moatd moatctl; do "${BINUTILS}strip" -o "$BIN/$program" "target/${TARGET:+$TARGET/}debug/$program"; done
     else
         RUSTFLAGS="--remap-path-prefix=$PWD=/moat --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
-            cargo build --quiet --release --locked --bins
+            cargo build --quiet --release --locked --bins "${machine[@]}"
     fi
     check_glibc
     completions
@@ -47,7 +50,9 @@ compile() {
 }
 
 # deb VERSION
-deb() { cargo deb --quiet --locked --no-build --no-strip --deb-version "$1-1" --output "$OUT/" >/dev/null; }
+deb() {
+    cargo deb --quiet --locked --no-build --no-strip ${TARGET:+--target "$TARGET"} --deb-version "$1-1" --output "$OUT/" >/dev/null
+}
 
 # rpm_package VERSION
 rpm_package() {
@@ -96,7 +101,7 @@ stage() {
 check_glibc() {
     local program newest
     for program in moatd moatctl; do
-        newest=$(objdump -T "$BIN/$program" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1)
+        newest=$("${BINUTILS}objdump" -T "$BIN/$program" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1)
         echo "$program needs $newest"
         [[ $(printf '%s\n' "$newest" "GLIBC_$GLIBC" | sort -V | tail -1) == "GLIBC_$GLIBC" ]] ||
             { echo "$program does not run with glibc $GLIBC" >&2; return 1; }
@@ -106,9 +111,9 @@ check_glibc() {
 completions() {
     local dir=$OUT/completions
     mkdir -p "$dir"
-    "$BIN/moatctl" completion bash >"$dir/moatctl"
-    "$BIN/moatctl" completion zsh >"$dir/_moatctl"
-    "$BIN/moatctl" completion fish >"$dir/moatctl.fish"
+    "${RUNNER[@]}" "$BIN/moatctl" completion bash >"$dir/moatctl"
+    "${RUNNER[@]}" "$BIN/moatctl" completion zsh >"$dir/_moatctl"
+    "${RUNNER[@]}" "$BIN/moatctl" completion fish >"$dir/moatctl.fish"
 }
 
 # The three packages install the same files, but for what each distribution has in a place of its own.

@@ -4,11 +4,11 @@ container() {
     HOST=podman MANAGER=apt
     need podman:podman
     host_begin
-    packages_of apt
+    apt_built
     host_root bookworm
     mkdir -p "$WORK/etc/policy.d" "$WORK/state"
     policy | sed 's/node: web1/node: container/' >"$WORK/etc/policy.d/web1.yaml"
-    export -f podman_here
+    export -f podman_here typed
     check 'base image' podman_do import "$WORK/root"
     check 'build' podman_do build
     check 'run' podman_do run
@@ -41,15 +41,27 @@ default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 [engine]
 cgroup_manager = "cgroupfs"
 CONF
-    export CONTAINERS_CONF=$WORK/containers.conf
-    local pod=(podman --root "$WORK/storage" --runroot "$WORK/run" --storage-driver vfs)
+    printf '[storage]\ndriver = "vfs"\ngraphroot = "%s"\nrunroot = "%s"\n' "$WORK/storage" "$WORK/run" >"$WORK/storage.conf"
+    export CONTAINERS_CONF=$WORK/containers.conf CONTAINERS_STORAGE_CONF=$WORK/storage.conf
     case $1 in
-    import) tar -C "$2" -c . | "${pod[@]}" import - moat-base ;;
-    build) "${pod[@]}" build --network=none --build-arg BASE=localhost/moat-base --build-arg PACKAGE="$(cd "$OUT" && ls moat_0.1.0-1_*.deb)" -t moat -f Containerfile "$OUT" ;;
-    run) "${pod[@]}" run -d --name moat --hostname container --network="ns:/run/netns/$CT" --cap-add NET_ADMIN --cap-add NET_RAW \
+    import) tar -C "$2" -c . | podman import - "${3:-moat-base}" ;;
+    build) podman build --network=none --build-arg BASE=localhost/moat-base --build-arg PACKAGE="$(cd "$OUT" && ls moat_0.1.0-1_*.deb)" -t moat -f Containerfile "$OUT" ;;
+    run) podman run -d --name moat --hostname container --network="ns:/run/netns/$CT" --cap-add NET_ADMIN --cap-add NET_RAW \
         -v "$WORK/etc:/etc/moat:ro" -v "$WORK/state:/var/lib/moat" moat ;;
-    again) "${pod[@]}" stop moat && sleep 1 && "${pod[@]}" start moat && sleep 3 ;;
-    status) "${pod[@]}" exec moat moatctl status ;;
-    end) "${pod[@]}" rm -f moat ;;
+    typed) typed "$2" ;;
+    again) podman stop moat && sleep 1 && podman start moat && sleep 3 ;;
+    status) podman exec moat moatctl status ;;
+    end) podman rm -f --all ;;
     esac
+}
+
+# typed FILE: these commands on a host that has the container's network, and files of its own in /etc/moat and /var/lib/moat.
+typed() {
+    local dir
+    for dir in etc var/lib; do
+        mkdir -p "$WORK/upper/$dir/moat" "$WORK/work/$dir"
+        mount -t overlay -o "lowerdir=/$dir,upperdir=$WORK/upper/$dir,workdir=$WORK/work/$dir" overlay "/$dir"
+    done
+    cp -r "$WORK/etc/." /etc/moat
+    nsenter --net="/run/netns/$CT" bash -ex "$1"
 }

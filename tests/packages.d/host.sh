@@ -4,6 +4,8 @@ WORK=
 CT=moatct$$ PEER=moatpeer$$
 UBUNTU=(noble resolute)
 PIDS=()
+# What else systemd-nspawn is told.
+NSPAWN_OPTIONS=()
 
 host_begin() {
     need mmdebstrap:mmdebstrap systemd-nspawn:systemd-container apt-ftparchive:apt-utils gpg:gnupg python3:python3 ip:iproute2 \
@@ -33,6 +35,7 @@ host_end() {
     for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
     ip netns del "$CT" 2>/dev/null || true
     ip netns del "$PEER" 2>/dev/null || true
+    ip netns del "$GUEST" 2>/dev/null || true
     rm -rf --one-file-system "$WORK"
 }
 
@@ -67,11 +70,11 @@ UNIT
 # host_on [KERNEL ARGUMENT...]: boots the container and waits for TARGET (multi-user.target).
 host_on() {
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=$UNIFIED systemd-nspawn -q --boot --register=no --keep-unit -D "$WORK/root" \
-        --machine=web1 --network-namespace-path="/run/netns/$CT" --capability=all --console=read-only -- "$@" \
+        --machine=web1 --network-namespace-path="/run/netns/$CT" --capability=all --console=read-only "${NSPAWN_OPTIONS[@]}" -- "$@" \
         </dev/null >"$WORK/console" 2>&1 &
     NSPAWN=$!
     local i
-    for ((i = 0; i < 300; i++)); do
+    for ((i = 0; i < 500; i++)); do
         INIT=$(pgrep -P "$NSPAWN" -x systemd || pgrep -P "$NSPAWN" | head -1) || true
         [[ -n $INIT ]] && inside systemctl is-active "${TARGET:-multi-user.target}" >/dev/null 2>&1 && return
         sleep 0.2
@@ -122,7 +125,17 @@ serve() {
 # probing WHAT COMMAND...: runs the command while the prober runs, and demands that every verdict was right.
 probing() {
     step=$1
-    local flag=$WORK/probing sent allowed denied
+    probe "${@:2}"
+    local wrong=$((SENT - ALLOWED + DENIED))
+    # Before the link is up nothing can arrive.
+    [[ ${LINK_DOWN-} ]] && wrong=$DENIED
+    row "$( ((wrong)) && echo FAILED || echo ok)" "$SENT" "$wrong"
+    ((wrong == 0 && ALLOWED > 0))
+}
+
+# probe COMMAND...: runs the command while the prober runs. SENT to each port, and what arrived at the ALLOWED and the DENIED one.
+probe() {
+    local flag=$WORK/probing
     rm -f "$flag".*
     : >"$flag"
     ip netns exec "$CT" python3 tests/packages.d/prober.py receive "$flag" >"$WORK/received" &
@@ -132,18 +145,13 @@ probing() {
     local sender=$!
     until [[ -e $flag.send ]]; do sleep 0.1; done
     sleep 1
-    "${@:2}" >"$WORK/log" 2>&1
+    "$@" >"$WORK/log" 2>&1
     sleep 1
     rm "$flag"
     wait "$sender" "$receiver"
-    sent=$(<"$WORK/sent")
-    read -r allowed denied <"$WORK/received"
-    local wrong=$((sent - allowed + denied))
-    # Before the link is up nothing can arrive.
-    [[ ${LINK_DOWN-} ]] && wrong=$denied
-    echo "allowed but lost: $((sent - allowed)); denied but arrived: $denied" >>"$WORK/log"
-    row "$( ((wrong)) && echo FAILED || echo ok)" "$sent" "$wrong"
-    ((wrong == 0 && allowed > 0))
+    SENT=$(<"$WORK/sent")
+    read -r ALLOWED DENIED <"$WORK/received"
+    echo "allowed but lost: $((SENT - ALLOWED)); denied but arrived: $DENIED" >>"$WORK/log"
 }
 
 # row RESULT [PACKETS WRONG]: a line of the table.

@@ -41,6 +41,7 @@ life() {
     check 'moat-boot before the network' boot_order
     check 'boot with tools that do not work: closed' broken_boot closed
     check 'boot with tools that do not work: open' broken_boot open
+    [[ ${SHORT-} ]] || check 'boot with tools that hang: closed' broken_boot closed hang
     check 'moat.boot=off' boot_off
     check 'remove (clean) and reinstall' remove_clean
     check 'remove (keep), then purge' remove_keep
@@ -189,19 +190,36 @@ boot_order() {
     ((boot > 0 && boot < network))
 }
 
-# broken_boot closed|open: what bootFailurePolicy says, and a login prompt in any case.
+# broken_boot closed|open [hang]: what bootFailurePolicy says where the tools are away, or never come to an end.
 broken_boot() {
     local tools=$WORK/root/usr/sbin tool
     echo "bootFailurePolicy = \"$1\"" >"$WORK/root/etc/moat/moat.d/boot.toml"
     off_and_empty
-    for tool in nft legacy; do mv "$tools/xtables-$tool-multi" "$tools/away-$tool"; done
-    # The login prompt; a service that cannot start yet holds the rest up for a while.
-    TARGET=getty.target host_on
+    for tool in nft legacy; do
+        mv "$tools/xtables-$tool-multi" "$tools/away-$tool"
+        [[ ${2-} != hang ]] || install -m 755 /dev/stdin "$tools/xtables-$tool-multi" <<<$'#!/bin/sh\nexec sleep 1000'
+    done
+    host_on
+    boot_in_time
     [[ $(inside nft list tables) == *moat-boot* && $1 == closed || $(inside nft list tables) != *moat-boot* && $1 == open ]]
-    for tool in nft legacy; do mv "$tools/away-$tool" "$tools/xtables-$tool-multi"; done
+    for tool in nft legacy; do mv -f "$tools/away-$tool" "$tools/xtables-$tool-multi"; done
     inside systemctl restart moatd
     [[ $(inside nft list tables) != *moat-boot* ]]
     is_enforced
+}
+
+# moat-boot ends after a minute at the latest, and nothing waits for moatd.
+boot_in_time() {
+    local begin end unit
+    begin=$(inside systemctl show -P ExecMainStartTimestampMonotonic moat-boot)
+    end=$(inside systemctl show -P ExecMainExitTimestampMonotonic moat-boot)
+    echo "moat-boot took $(((end - begin) / 1000)) ms"
+    ((end > begin && end - begin < 65000000))
+    for unit in network-pre.target systemd-user-sessions.service multi-user.target; do
+        begin=$(inside systemctl show -P ActiveEnterTimestampMonotonic "$unit")
+        echo "$unit $(((begin - end) / 1000)) ms later"
+        ((begin > 0 && begin - end < 10000000))
+    done
 }
 
 boot_off() {

@@ -3,6 +3,7 @@
 
 mod legacy;
 mod owner;
+mod published;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::iptables::{Backend, CHAIN_PREFIX};
 use super::nft;
+pub use published::{Published, published};
 
 /// Where in the kernel a base chain is called (`enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,16 +184,19 @@ fn findings(chains: &[Chain]) -> Vec<Finding> {
             continue;
         }
         let ours = base.steps.iter().position(is_ours);
-        // What comes behind policy in its own chain sees only what policy leaves to the host.
-        let steps = &base.steps[..ours.unwrap_or(base.steps.len())];
+        let all = &base.steps[..];
+        let before = &all[..ours.unwrap_or(all.len())];
+        // What comes behind policy in its own chain sees only what policy leaves to the host. But what is forwarded is accepted
+        // at the end of the chain.
+        let seen_first = if hook == Hook::Forward { all } else { before };
         let at_end = (ours.is_none() && base.denies_at_end).then_some(None);
         let deny = at_end.or_else(|| {
-            reach(base, steps, &by_name, |s| {
+            reach(base, seen_first, &by_name, |s| {
                 matches!(s, Step::Deny | Step::Map)
             })
         });
         let accept = ours.and_then(|_| {
-            reach(base, steps, &by_name, |s| {
+            reach(base, before, &by_name, |s| {
                 matches!(s, Step::Accept | Step::Map)
             })
         });

@@ -89,16 +89,22 @@ const ADMINISTRATOR: Owner = Owner {
 /// The owner of a base chain, or of the chain through which it does what it does.
 pub fn of(base: &Chain, through: Option<&str>) -> &'static Owner {
     let names = [through, Some(base.table.as_str()), Some(base.name.as_str())];
-    let find = |name: &str| {
-        OWNERS
-            .iter()
-            .find(|o| o.names.iter().any(|n| name.starts_with(n)))
-    };
     names
         .into_iter()
         .flatten()
         .find_map(find)
         .unwrap_or(&ADMINISTRATOR)
+}
+
+/// The name of the owner of a chain with this name.
+pub fn of_name(chain: &str) -> &'static str {
+    find(chain).unwrap_or(&ADMINISTRATOR).name
+}
+
+fn find(name: &str) -> Option<&'static Owner> {
+    OWNERS
+        .iter()
+        .find(|o| o.names.iter().any(|n| name.starts_with(n)))
 }
 
 impl Owner {

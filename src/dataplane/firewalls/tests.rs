@@ -42,6 +42,30 @@ fn what_stands_before_moat_counts_and_what_stands_behind_does_not() {
             "legacy ip filter INPUT at 0: AcceptFirst - unknown"
         ]
     );
+    for tool in ["iptables-nft-restore", "ip6tables-legacy-restore"] {
+        let to = if tool.starts_with("ip6") {
+            "[fd00::2]:80"
+        } else {
+            "10.0.0.2:80"
+        };
+        let rule = format!(
+            "*nat\n:DOCKER - -\n-A DOCKER -p tcp --dport 8080 -j DNAT --to-destination {to}\nCOMMIT\n"
+        );
+        run(tool, &["--noflush"], &rule);
+    }
+    let to: Vec<_> = published().unwrap().into_iter().map(|p| p.to).collect();
+    assert_eq!(to, ["10.0.0.2:80", "[fd00::2]:80"]);
+}
+
+#[test]
+fn what_is_forwarded_meets_the_rules_behind_moat_too() {
+    assert_eq!(
+        of_legacy(
+            "*filter\n:FORWARD DROP [0:0]\n:LIBVIRT_FWI - [0:0]\n:moat-FORWARD - [0:0]\n-A FORWARD -j moat-FORWARD\n-A FORWARD -j LIBVIRT_FWI\n\
+             -A FORWARD -m mark --mark 0x10000/0x10000 -j ACCEPT\n-A LIBVIRT_FWI -o virbr0 -j REJECT\nCOMMIT"
+        ),
+        ["legacy ip filter FORWARD at 0: Deny LIBVIRT_FWI libvirt"]
+    );
 }
 
 #[test]
@@ -64,6 +88,33 @@ fn a_chain_without_rules_of_ours_that_denies_at_its_end_is_found() {
         ),
         ["legacy ip security FORWARD at 50: Deny - unknown"]
     );
+}
+
+#[test]
+fn a_rule_that_sends_a_port_of_this_host_elsewhere_publishes_it() {
+    let of = |line| {
+        published::of_rule(line).map(|p| {
+            let at = p.address.unwrap_or_default();
+            format!("{} {at} {} {} {}", p.protocol, p.port, p.to, p.owner)
+        })
+    };
+    let docker =
+        "-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80";
+    assert_eq!(of(docker).unwrap(), "tcp  8080 172.17.0.2:80 Docker");
+    let own = "-A PREROUTING -d 192.0.2.1/32 -p udp -m multiport --dports 53,1024:1030 -j DNAT --to-destination 10.0.0.2";
+    assert_eq!(
+        of(own).unwrap(),
+        "udp 192.0.2.1 53,1024:1030 10.0.0.2 unknown"
+    );
+    for other in [
+        "-A OUTPUT -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80",
+        "-A KUBE-SEP-X -p tcp -m tcp -j DNAT --to-destination 10.244.1.5:80",
+        "-A PREROUTING -p tcp -m tcp ! --dport 80 -j DNAT --to-destination 10.0.0.2",
+        "-A DOCKER -i docker0 -j RETURN",
+        ":DOCKER - [0:0]",
+    ] {
+        assert_eq!(of(other), None, "{other}");
+    }
 }
 
 fn run(program: &str, args: &[&str], input: &str) {
@@ -131,4 +182,17 @@ fn the_kernel_tells_what_nft_and_the_legacy_tool_have_written() {
             "nft ip own closed at 7: Deny - unknown",
         ]
     );
+    for tool in ["iptables-nft-restore", "ip6tables-legacy-restore"] {
+        let to = if tool.starts_with("ip6") {
+            "[fd00::2]:80"
+        } else {
+            "10.0.0.2:80"
+        };
+        let rule = format!(
+            "*nat\n:DOCKER - -\n-A DOCKER -p tcp --dport 8080 -j DNAT --to-destination {to}\nCOMMIT\n"
+        );
+        run(tool, &["--noflush"], &rule);
+    }
+    let to: Vec<_> = published().unwrap().into_iter().map(|p| p.to).collect();
+    assert_eq!(to, ["10.0.0.2:80", "[fd00::2]:80"]);
 }
