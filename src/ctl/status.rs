@@ -20,7 +20,13 @@ pub struct StatusArgs {
 
 /// Shows what moatd enforces.
 pub fn run(global: &Global, args: &StatusArgs) -> Outcome {
-    let status: Status = client::ask(global, &Request::Status)?;
+    let mut status: Status = client::ask(global, &Request::Status)?;
+    match client::ask(global, &Request::Published) {
+        Ok(ports) => status.published = ports,
+        Err(e) => status
+            .warnings
+            .push(format!("published ports are unknown: {}", e.message)),
+    }
     output::print(global.output, &status, || text(&status))?;
     if args.watch {
         client::watch(global, |event| show(global, &event))?;

@@ -23,18 +23,13 @@ impl Daemon<'_> {
                 Ok(plan) => later(call.reply, plan),
                 Err(reply) => now(call.reply, Err(reply)),
             },
-            Request::Status => {
-                let mut status = self.status();
+            Request::Published => {
                 let governors = Governors::of(self.parts.engine.policy());
                 let look = tokio::task::spawn_blocking(firewalls::published);
                 later(call.reply, async move {
-                    match look.await.map_err(|e| Reply::Error(e.to_string()))? {
-                        Ok(ports) => status.published = governors.reports(ports),
-                        Err(e) => status
-                            .warnings
-                            .push(format!("published ports are unknown: {e}")),
-                    }
-                    to_json(&status)
+                    let ports = look.await.map_err(|e| Reply::Error(e.to_string()))?;
+                    let ports = ports.map_err(|e| Reply::Error(e.to_string()))?;
+                    to_json(&governors.reports(ports))
                 });
             }
             Request::Checksystem => {
@@ -67,12 +62,13 @@ impl Daemon<'_> {
             } => self
                 .get(&kind, namespace.as_deref(), name.as_deref())
                 .map_err(Reply::Refused),
+            Request::Status => to_json(&self.status()),
             Request::Config => to_json(&self.config()),
             Request::Explain(query) => self.explain(&query),
             Request::Metrics => to_json(&self.metrics.text(&self.reading())),
             Request::Ready => to_json(&self.ready),
-            Request::Status
-            | Request::Plan { .. }
+            Request::Plan { .. }
+            | Request::Published
             | Request::Checksystem
             | Request::Firewalls
             | Request::Watch => Err(Reply::Refused(

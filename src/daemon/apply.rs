@@ -31,6 +31,10 @@ impl Daemon<'_> {
                 self.kernel.noticed = None;
                 self.kernel.retry_at = None;
                 let whole = std::mem::take(&mut self.kernel.whole);
+                if whole {
+                    // It compares everything. What others change from now on makes it sooner again.
+                    self.schedule_verify();
+                }
                 let (wanted, changes) = self.parts.engine.hand_over(whole);
                 suspects = Suspects::of(&changes);
                 // A policy that nobody could read is not an empty one: rules of an earlier run are better than none.
@@ -113,7 +117,6 @@ impl Daemon<'_> {
         self.in_force(running.generation);
         self.kernel.compare_error = None;
         self.kernel.verified_at = Some(now());
-        self.schedule_verify();
         self.note_refused(&applied);
         if applied.changed != Changed::default() {
             self.suspect(running.suspects);

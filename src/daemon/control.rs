@@ -31,6 +31,8 @@ const MAX_CLIENTS: usize = 128;
 pub enum Request {
     /// A [`super::Status`].
     Status,
+    /// Every [`super::PublishedReport`], for which the tools list the rules of others.
+    Published,
     /// Resources in force, as a list of objects.
     Get {
         /// Kind as in resources.

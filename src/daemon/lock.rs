@@ -3,9 +3,16 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
+
+/// How long a lock that is held is waited for. A daemon that was killed while it started a tool leaves a child that has the
+/// lock too until it executes the tool, which closes it: milliseconds, on a busy machine more.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Held as long as it lives. The kernel frees it when the process ends, however it ends.
 #[derive(Debug)]
@@ -41,7 +48,7 @@ pub enum LockError {
     },
 }
 
-/// Takes the lock `lock` in the state directory `dir`, without waiting, and writes the pid of this process into it.
+/// Takes the lock `lock` in the state directory `dir`, and writes the pid of this process into it.
 ///
 /// # Errors
 /// Another process has it, or the file cannot be made.
@@ -56,7 +63,7 @@ pub fn acquire(dir: &Path) -> Result<Lock, LockError> {
         Err(Errno::NOENT) => return Err(LockError::NoDirectory(dir.to_owned())),
         Err(e) => return Err(io_error(e.into())),
     };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match wait_for(&file) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             return Err(LockError::Held {
@@ -74,6 +81,17 @@ pub fn acquire(dir: &Path) -> Result<Lock, LockError> {
         tracing::warn!("cannot write {}: {error}", path.display());
     }
     Ok(Lock { _file: file })
+}
+
+/// Waits for a second at most.
+fn wait_for(file: &File) -> Result<(), Errno> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
 }
 
 /// A disk that is full or read-only must not leave the host unprotected: then the lock is on what is there to open.
@@ -120,6 +138,18 @@ mod tests {
         assert!(refused.starts_with(&said), "{refused}");
         drop(lock);
         acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_left_of_a_killed_daemon_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = acquire(dir.path()).unwrap();
+        let left = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            drop(lock);
+        });
+        acquire(dir.path()).unwrap();
+        left.join().unwrap();
     }
 
     #[test]

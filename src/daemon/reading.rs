@@ -50,6 +50,7 @@ impl Daemon<'_> {
         let mut news = news;
         loop {
             let parts = &mut self.parts;
+            parts.source.set_open(parts.watcher.open());
             let touched = parts.engine.read(&mut parts.source, news);
             news = &News::Anywhere;
             self.note_contacts();

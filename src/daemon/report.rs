@@ -115,7 +115,8 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Endpoints of this host.
     pub endpoints: Vec<EndpointReport>,
-    /// Ports of this host that lead elsewhere, as those that Docker publishes.
+    /// Ports of this host that lead elsewhere, as those that Docker publishes. The daemon's status has none: `moatctl status` asks
+    /// for them besides, because finding them runs programs that may hang.
     #[serde(default)]
     pub published: Vec<PublishedReport>,
     /// Dataplane in use, and why.

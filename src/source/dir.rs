@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::file::{Look, Stamp, Trust, look};
+use super::file::{Look, Stamp, Trust, being_written, look};
 use super::list::{DirDigest, MAX_FILES, Name, Seen, digest, list, open_dir};
 use super::{FileContent, FileUpdate, News, refusal};
 use crate::api::Issue;
@@ -16,6 +16,8 @@ pub struct DirSource {
     /// Paths taken from a snapshot that no configured directory holds.
     strays: BTreeSet<String>,
     trust: Trust,
+    /// Files that somebody is writing to.
+    open: BTreeSet<(PathBuf, String)>,
     unsettled: bool,
 }
 
@@ -30,6 +32,7 @@ impl DirSource {
             dirs: unique.into_iter().map(PolicyDir::new).collect(),
             strays: BTreeSet::new(),
             trust: Trust::own(),
+            open: BTreeSet::new(),
             unsettled: false,
         }
     }
@@ -68,6 +71,11 @@ impl DirSource {
         }
     }
 
+    /// The next scan leaves these files alone, as those of which somebody has written a part.
+    pub fn set_open(&mut self, files: BTreeSet<(PathBuf, String)>) {
+        self.open = files;
+    }
+
     /// Reads what changed since the last scan: first what is there, sorted by path, then what is gone. Blocks on the disk.
     /// A directory that is missing or unreadable is one update, under its own path; its files then have none.
     pub fn scan(&mut self, updates: &mut Updates<'_>) {
@@ -85,6 +93,7 @@ impl DirSource {
     fn look(&mut self, files: Option<&BTreeSet<(PathBuf, String)>>, updates: &mut Updates<'_>) {
         let mut round = Round {
             trust: self.trust,
+            open: &self.open,
             updates,
             gone: Vec::new(),
             busy: false,
@@ -140,6 +149,7 @@ impl DirSource {
 /// One scan.
 struct Round<'a, 'b> {
     trust: Trust,
+    open: &'a BTreeSet<(PathBuf, String)>,
     updates: &'a mut Updates<'b>,
     gone: Vec<String>,
     /// Whether a file was being written to.
@@ -253,7 +263,9 @@ impl PolicyDir {
     ) {
         let path = format!("{prefix}{}", &**name);
         let before = known.and_then(Known::stamp);
+        let is_open = |name: &str| round.open.contains(&(self.path.clone(), name.to_owned()));
         let look = match name {
+            Name::Text(name) if is_open(name) => Look::Busy(being_written(&path)),
             Name::Text(name) => look(dir, name, &path, before, round.trust),
             Name::NotUtf8(_) => Look::Failed(misnamed(&path)),
         };

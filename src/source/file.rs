@@ -265,9 +265,14 @@ fn failed(path: &str, error: impl Into<std::io::Error>) -> Look {
 }
 
 fn busy(path: &str) -> Look {
-    Look::Busy(refusal(
+    Look::Busy(being_written(path))
+}
+
+/// Why a file was left alone.
+pub fn being_written(path: &str) -> Issue {
+    refusal(
         path,
         "is being written to".to_owned(),
         "what was last read from it stays in force until the writing ends",
-    ))
+    )
 }

@@ -26,6 +26,9 @@ const MAX_SOON: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_millis(100);
 /// or this long after it when there is no quiet.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// A file that is written to is open until the kernel tells that it was closed, and its first half would be another policy. So
+/// long is waited for that: a file that was truncated by its name, or written by another host, is never closed here.
+const OPEN: Duration = Duration::from_secs(10);
 /// How often a change is assumed when the kernel cannot tell.
 const POLL: Duration = Duration::from_secs(1);
 /// Where something changed.
@@ -63,6 +66,8 @@ struct Due {
     /// First event.
     first: Instant,
     is_finished: bool,
+    /// It was written to and not closed since.
+    is_open: bool,
 }
 
 /// What an event must be about to count, for each watch.
@@ -118,8 +123,8 @@ impl Watcher {
         let due = |due: &Due| due.at <= now;
         let mut things: BTreeSet<Thing> = BTreeSet::new();
         if polled || self.pending.get(&None).is_some_and(due) {
-            // A full look sees what is pending, too.
-            self.pending.clear();
+            // A full look sees what is pending, too, but for what it must leave alone.
+            self.pending.retain(|_, due| due.is_open && due.at > now);
             things.insert(None);
         }
         let told = self.pending.iter().filter(|(_, d)| due(d));
@@ -162,7 +167,7 @@ impl Watcher {
         match event {
             Ok(event) => {
                 for thing in self.things(&event) {
-                    self.pend(thing, is_finished(event.mask));
+                    self.pend(thing, event.mask);
                 }
             }
             Err(e) => {
@@ -173,21 +178,32 @@ impl Watcher {
         }
     }
 
-    fn pend(&mut self, thing: Thing, is_finished: bool) {
+    fn pend(&mut self, thing: Thing, mask: EventMask) {
         let now = Instant::now();
         let wait = self.wait(now);
         let due = self.pending.entry(thing).or_insert(Due {
             at: now + QUIET,
             first: now,
             is_finished: false,
+            is_open: false,
         });
-        if is_finished && !due.is_finished {
+        let is_finished = is_finished(mask);
+        due.is_open = !is_finished && (due.is_open || mask.contains(EventMask::MODIFY));
+        if due.is_open {
+            due.at = due.first + OPEN;
+        } else if is_finished && !due.is_finished {
             due.at = now + wait;
         } else if !is_finished {
             // Also when it was finished once: it is being changed again.
             due.at = (now + QUIET).min(due.first + PATIENCE);
         }
         due.is_finished = is_finished;
+    }
+
+    /// The files that are open for writing now, as far as was told.
+    pub fn open(&self) -> BTreeSet<(PathBuf, String)> {
+        let open = self.pending.iter().filter(|(_, due)| due.is_open);
+        open.filter_map(|(thing, _)| thing.clone()).collect()
     }
 
     /// What an event is about; nothing if it does not count.

@@ -42,19 +42,6 @@ fn what_stands_before_moat_counts_and_what_stands_behind_does_not() {
             "legacy ip filter INPUT at 0: AcceptFirst - unknown"
         ]
     );
-    for tool in ["iptables-nft-restore", "ip6tables-legacy-restore"] {
-        let to = if tool.starts_with("ip6") {
-            "[fd00::2]:80"
-        } else {
-            "10.0.0.2:80"
-        };
-        let rule = format!(
-            "*nat\n:DOCKER - -\n-A DOCKER -p tcp --dport 8080 -j DNAT --to-destination {to}\nCOMMIT\n"
-        );
-        run(tool, &["--noflush"], &rule);
-    }
-    let to: Vec<_> = published().unwrap().into_iter().map(|p| p.to).collect();
-    assert_eq!(to, ["10.0.0.2:80", "[fd00::2]:80"]);
 }
 
 #[test]

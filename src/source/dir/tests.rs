@@ -274,6 +274,20 @@ fn oversized_and_misnamed() {
 }
 
 #[test]
+fn a_file_that_is_open_is_left_alone() {
+    let bed = Bed::new();
+    bed.write("a.yaml", &set("a"));
+    let mut source = bed.source();
+    scan(&mut source);
+    bed.write("a.yaml", "half");
+    source.set_open([(bed.dir.clone(), "a.yaml".to_owned())].into());
+    assert_eq!(said(&scan(&mut source)), ["a.yaml: is being written to"]);
+    assert!(source.unsettled());
+    source.set_open(BTreeSet::new());
+    assert_eq!(said(&scan(&mut source)), ["a.yaml: errors"]);
+}
+
+#[test]
 fn a_file_just_emptied_is_being_rewritten() {
     let bed = Bed::new();
     bed.write("a.yaml", &set("a"));

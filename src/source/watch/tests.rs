@@ -80,6 +80,14 @@ async fn a_file_that_is_open_is_told_when_it_is_closed() {
     open.write_all(b"half").unwrap();
     fs::write(dir.join("whole.yaml"), "x").unwrap();
     assert_eq!(news(&mut watcher).await, Some(files(&dir, &["whole.yaml"])));
+    assert!(quiet(&mut watcher).await, "however long it takes");
+    fs::rename(&dir, dir.with_extension("away")).unwrap();
+    fs::rename(dir.with_extension("away"), &dir).unwrap();
+    assert_eq!(news(&mut watcher).await, Some(News::Anywhere));
+    assert_eq!(
+        watcher.open(),
+        [(dir.clone(), "open.yaml".to_owned())].into()
+    );
     open.write_all(b"whole").unwrap();
     drop(open);
     assert_eq!(news(&mut watcher).await, Some(files(&dir, &["open.yaml"])));
@@ -90,7 +98,7 @@ async fn a_file_that_is_open_is_told_when_it_is_closed() {
 async fn lost_events_mean_a_full_look() {
     let root = tempfile::tempdir().unwrap();
     let mut watcher = Watcher::new(vec![root.path().to_owned()]);
-    watcher.pend(None, true);
+    watcher.pend(None, EventMask::Q_OVERFLOW);
     fs::write(root.path().join("a.yaml"), "x").unwrap();
     assert_eq!(news(&mut watcher).await, Some(News::Anywhere));
 }

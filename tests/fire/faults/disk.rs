@@ -168,7 +168,13 @@ fn start_without_files(w: &mut World) -> Result<(), String> {
     said
 }
 
+/// The newest state that is whole is used, so there is none of another policy to fall back to.
 fn torn_without_files(w: &mut World) -> Result<(), String> {
+    w.moat.stop()?;
+    for file in state_files(w)? {
+        fs::remove_file(file).map_err(|e| e.to_string())?;
+    }
+    w.moat.start()?;
     for _ in 0..w.times(2, 40) {
         w.moat.stop()?;
         garble_state(w)?;
