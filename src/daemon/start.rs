@@ -13,12 +13,12 @@ use super::report::Degraded;
 use super::run::START_EXTENSION;
 use super::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_UNAVAILABLE, Failure, chain, notify, settings};
 use crate::api::Spec;
-use crate::config::{ConfigError, Loaded, load_saved};
+use crate::config::{ConfigError, DatastoreType, Loaded, load_saved};
 use crate::dataplane::iptables::{self, Choice, Iptables};
 use crate::dataplane::links::LinkMonitor;
 use crate::dataplane::{Applier, Dataplane};
 use crate::source::{DirDigest, DirSource, News, Watcher, survey};
-use crate::store::journal::Saved;
+use crate::store::journal::{Saved, is_whole};
 use crate::store::{Store, members};
 
 const NO_LAST_GOOD: &str = "there are no last good settings to start with";
@@ -176,6 +176,13 @@ fn quick_start(args: &Args, state_dir: &Path) -> Option<Quick> {
     let fits =
         |(now, before): (&Dir, &Dir)| now.0 == before.0 && (now.1.is_none() || now == before);
     if now.len() != before.len() || !now.iter().zip(before).all(fits) {
+        return None;
+    }
+    // What can be read from its source again makes good what is lost of the snapshot. What cannot would be missing as soon as
+    // the rest is read, and the sets of those rules empty.
+    let is_away = now.iter().any(|(_, digest)| digest.is_none());
+    let needs_all = is_away || loaded.settings.datastore_type != DatastoreType::None;
+    if needs_all && !is_whole(state_dir) {
         return None;
     }
     let sets = quick.members.sets.into_iter();

@@ -97,6 +97,44 @@ fn without_policy_and_snapshot_the_rules_stay() {
     assert_eq!(host.rules(), rules);
 }
 
+/// A set, and a policy whose rule looks into it.
+const OFFICE: &str = "
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: office, labels: {from: office}}
+spec: {nets: [198.51.100.0/24]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: office}
+spec: {selector: role == 'web', types: [Ingress], ingress: [{action: Allow, source: {selector: from == 'office'}}]}
+";
+
+#[test]
+fn a_snapshot_damaged_before_its_last_commit_empties_no_set() {
+    let host = host();
+    host.policy("office.yaml", OFFICE);
+    let daemon = host.start();
+    wait_until(|| host.path("state/members").exists(), || daemon.log());
+    daemon.stop();
+    let (rules, sets) = (host.rules(), host.sets());
+    fs::rename(host.path("policy.d"), host.path("away.d")).unwrap();
+    let snapshot = host.path("state/snapshot");
+    let mut bytes = fs::read(&snapshot).unwrap();
+    let at = bytes.windows(6).position(|w| w == b"office").unwrap();
+    bytes[at] = b'O';
+    fs::write(&snapshot, bytes).unwrap();
+    let daemon = host.spawn(&host.path("nobody"));
+    wait_until(
+        || daemon.log().contains("no policy can be read"),
+        || daemon.log(),
+    );
+    assert_eq!((host.rules(), host.sets()), (rules.clone(), sets.clone()));
+    fs::rename(host.path("away.d"), host.path("policy.d")).unwrap();
+    wait_until(|| host.status()["state"] == "enforcing", || daemon.log());
+    assert_eq!((host.rules(), host.sets()), (rules, sets));
+}
+
 #[test]
 fn a_snapshot_that_cannot_be_written_is_a_problem_that_passes() {
     let host = host();

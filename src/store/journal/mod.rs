@@ -11,7 +11,7 @@ mod record;
 mod save;
 mod scan;
 
-pub use open::{CommitId, Opened, open, open_at, open_trusted};
+pub use open::{CommitId, Opened, is_whole, open, open_at, open_trusted};
 pub use record::{Commit, Meta, SavedFile, SavedObject};
 pub use save::{Done, FileOut, Job, ObjectOut, Placed};
 pub use scan::{Peek, Saved};

@@ -133,6 +133,17 @@ impl CommitId {
     }
 }
 
+/// Whether every record of the journal that counts can be read.
+pub fn is_whole(dir: &Path) -> bool {
+    let whole = || -> Option<bool> {
+        let (file, size, _) = open_trusted(&dir.join(CURRENT)).ok()??;
+        let identity = read_header(&file).ok()?;
+        let (_, end) = scan::scan(&file, identity, size).ok()?;
+        Some(end == End::Clean)
+    };
+    whole().unwrap_or(false)
+}
+
 /// The journal that counts and its meta record, if its last commit is this one; what is before that is not read.
 pub fn open_at(dir: &Path, commit: &CommitId) -> Option<(Journal, Meta)> {
     let (file, size, _) = open_trusted(&dir.join(CURRENT)).ok()??;
