@@ -69,6 +69,9 @@ struct Global {
     /// Name of the host that questions are about, offline
     #[arg(long, global = true, value_name = "NAME")]
     node: Option<String>,
+    /// Nothing: versions never stand in the way. Accepted for scripts written for calicoctl
+    #[arg(long, global = true)]
+    allow_version_mismatch: bool,
 }
 
 #[derive(Debug, Subcommand)]

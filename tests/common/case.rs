@@ -37,9 +37,19 @@ pub struct Head {
     pub node: String,
     /// A file of `etc/moat/examples`, in place of `resources`.
     pub example: Option<String>,
+    /// The tools of a datastore refuse to write this; a file can hold it all the same.
+    #[serde(default)]
+    pub files_only: bool,
 }
 
-const HEAD: [&str; 5] = ["title", "covers", "settings", "node", "example"];
+const HEAD: [&str; 6] = [
+    "title",
+    "covers",
+    "settings",
+    "node",
+    "example",
+    "files_only",
+];
 
 /// A change, and the probes that hold after it.
 #[derive(Clone, Debug, Default, Deserialize)]

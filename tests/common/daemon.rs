@@ -70,7 +70,8 @@ impl Files {
         self.path("moat.toml")
     }
 
-    fn path(&self, part: &str) -> PathBuf {
+    /// Where a part of the host is.
+    pub fn path(&self, part: &str) -> PathBuf {
         self.dir.path().join(part)
     }
 
@@ -130,6 +131,7 @@ impl Daemon {
             // Settings of the harness, which moatd would refuse as unknown settings of its own.
             .env_remove("MOAT_TEST_MOATD")
             .env_remove("MOAT_TEST_MOATCTL")
+            .env_remove("MOAT_TEST_CALICOCTL")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
@@ -191,6 +193,26 @@ impl Daemon {
         status["generation"]
             .as_u64()
             .ok_or_else(|| format!("no generation in {status}"))
+    }
+
+    /// Waits until what a datastore holds is in force; readiness does not wait for one.
+    ///
+    /// # Errors
+    /// moatd does not answer, or has problems still after a while.
+    pub fn wait_enforcing(&self) -> Result<(), String> {
+        let end = Instant::now() + START;
+        while self.status_json()?["state"] != "enforcing" {
+            if Instant::now() >= end {
+                return Err(format!(
+                    "{}
+{}",
+                    self.status(),
+                    self.log()
+                ));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// Waits for a later host policy than that of `generation`, or for the refusal of a file. A

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::backend::Backend;
 use super::case::{Case, Expect, Head, Resources, Step};
 use super::daemon::{Daemon, Files, Programs};
+use super::datastore::Datastore;
 use super::judge::{Judge, describe};
 use super::shot::{Shot, expand};
 use super::topology::{Actor, HOST_LINKS, World, find_actor};
@@ -15,16 +16,41 @@ use super::wire::Wire;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
+/// Where moatd has the resources of a case from.
+#[derive(Clone, Copy)]
+pub enum Origin {
+    /// Policy files.
+    Files,
+    /// etcd, written by this tool.
+    Datastore(&'static str),
+}
+
 /// Runs every stage of a case.
 ///
 /// # Errors
 /// What went wrong, with everything needed to understand it.
-pub fn run(case: &Case, backend: Backend, programs: Programs) -> Result<(), String> {
+pub fn run(
+    case: &Case,
+    backend: Backend,
+    origin: Origin,
+    programs: Programs,
+) -> Result<(), String> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let first = case.stages.first().ok_or("a case without stages")?;
     let world = World::new(number, &first.link.remove)?;
     add_sources(&world, case)?;
-    let files = Files::new(&case.head.node, &case.head.settings, backend)?;
+    let mut settings = case.head.settings.clone();
+    if let Origin::Datastore(_) = origin {
+        Datastore::settings(&mut settings);
+    }
+    let files = Files::new(&case.head.node, &settings, backend)?;
+    let datastore = match origin {
+        Origin::Files => None,
+        Origin::Datastore(tool) => {
+            let host = world.namespace("host");
+            Some(Datastore::start(host, tool, &files.path(""))?)
+        }
+    };
     let mut run = Run {
         head: &case.head,
         links: HOST_LINKS.iter().map(|l| l.name).collect(),
@@ -32,15 +58,20 @@ pub fn run(case: &Case, backend: Backend, programs: Programs) -> Result<(), Stri
         backend,
         wire: Wire::default(),
         resources: Resources::new(),
+        files,
+        datastore,
     };
     run.links
         .retain(|name| !first.link.remove.iter().any(|r| r == name));
     run.host_rules(first)?;
-    run.change(first, &files)?;
-    let daemon = Daemon::start(run.world.namespace("host"), programs, &files)?;
+    run.change(first)?;
+    let daemon = Daemon::start(run.world.namespace("host"), programs, &run.files)?;
+    if run.datastore.is_some() {
+        daemon.wait_enforcing()?;
+    }
     run.probe(first, &daemon)?;
     for step in &case.stages[1..] {
-        run.step(step, &files, &daemon)
+        run.step(step, &daemon)
             .map_err(|e| format!("step `{}`: {e}", step.title))?;
     }
     Ok(())
@@ -54,28 +85,38 @@ struct Run<'c> {
     backend: Backend,
     wire: Wire,
     resources: Resources,
+    files: Files,
+    datastore: Option<Datastore>,
 }
 
 impl<'c> Run<'c> {
     fn host_rules(&self, step: &Step) -> Result<(), String> {
         let host = self.world.namespace("host");
-        step.host_rules
-            .iter()
-            .try_for_each(|line| self.backend.host_rule(host, line))
+        // An etcd on the host itself is reached whatever the host's own rules are.
+        let loopback =
+            ["INPUT -i", "OUTPUT -o"].map(|way| format!("ip46tables -I {way} lo -j ACCEPT"));
+        let own = match (&self.datastore, step.host_rules.as_slice()) {
+            (Some(_), [_, ..]) => loopback.as_slice(),
+            _ => &[],
+        };
+        (step.host_rules.iter().chain(own)).try_for_each(|line| self.backend.host_rule(host, line))
     }
 
     /// Writes the resources of a step. Says whether there were any to write.
-    fn change(&mut self, step: &Step, files: &Files) -> Result<bool, String> {
+    fn change(&mut self, step: &Step) -> Result<bool, String> {
         let before = self.resources.clone();
         step.change(&mut self.resources)?;
-        files.change(&before, &self.resources)?;
+        match &self.datastore {
+            Some(datastore) => datastore.change(&before, &self.resources)?,
+            None => self.files.change(&before, &self.resources)?,
+        }
         Ok(before != self.resources)
     }
 
-    fn step(&mut self, step: &'c Step, files: &Files, daemon: &Daemon) -> Result<(), String> {
+    fn step(&mut self, step: &'c Step, daemon: &Daemon) -> Result<(), String> {
         self.host_rules(step)?;
         let generation = daemon.generation()?;
-        if self.change(step, files)? {
+        if self.change(step)? {
             daemon.wait_change(generation, step.rejected)?;
         }
         for name in &step.link.remove {

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod case;
 pub mod daemon;
+pub mod datastore;
 pub mod judge;
 pub mod kernel;
 pub mod netns;
