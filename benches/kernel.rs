@@ -8,6 +8,8 @@
 mod connections;
 #[path = "kernel/daemon.rs"]
 mod daemon;
+#[path = "kernel/forms.rs"]
+mod forms;
 #[path = "kernel/library.rs"]
 mod library;
 #[path = "../tests/common/netns.rs"]

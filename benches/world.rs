@@ -2,8 +2,6 @@
 //!
 //! The same seed and size give the same world, byte for byte.
 
-use std::fmt::Write as _;
-
 /// Labels `app=a0` and so on.
 pub const APPS: usize = 1000;
 const ENVS: [&str; 3] = ["prod", "dev", "stage"];
@@ -164,60 +162,4 @@ pub fn policy(name: &str, order: usize, role: &str, rules: &[String]) -> String 
         r#"{{"apiVersion":"projectcalico.org/v3","kind":"GlobalNetworkPolicy","metadata":{{"name":"{name}"}},"spec":{{"order":{order},"selector":"role == '{role}'","types":["Ingress"],"ingress":[{}]}}}}"#,
         rules.join(",")
     )
-}
-
-/// A `kind: List` of documents.
-pub fn list(documents: impl Iterator<Item = String>) -> String {
-    let mut text = String::from(r#"{"apiVersion":"projectcalico.org/v3","kind":"List","items":["#);
-    for (n, document) in documents.enumerate() {
-        if n > 0 {
-            text.push_str(",\n");
-        }
-        text.push_str(&document);
-    }
-    text.push_str("]}\n");
-    text
-}
-
-/// Documents as YAML, in the block style that people and tools write.
-pub fn yaml(documents: impl Iterator<Item = String>) -> String {
-    let mut text = String::new();
-    for document in documents {
-        text.push_str("---\n");
-        let value: serde_json::Value = serde_json::from_str(&document).expect("our own JSON");
-        block(&value, 0, &mut text);
-    }
-    text
-}
-
-fn block(value: &serde_json::Value, indent: usize, out: &mut String) {
-    use serde_json::Value;
-    let pad = " ".repeat(indent);
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let _ = write!(out, "{pad}{key}:");
-                nested(value, indent + 2, out);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                let mut inner = String::new();
-                block(item, indent + 2, &mut inner);
-                let _ = write!(out, "{pad}- {}", inner.trim_start());
-            }
-        }
-        scalar => {
-            let _ = writeln!(out, "{pad}{scalar}");
-        }
-    }
-}
-
-fn nested(value: &serde_json::Value, indent: usize, out: &mut String) {
-    if value.is_object() || value.is_array() {
-        out.push('\n');
-        block(value, indent, out);
-    } else {
-        let _ = writeln!(out, " {value}");
-    }
 }

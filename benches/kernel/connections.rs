@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::{Files, Host, Run};
 use crate::table::Table;
-use crate::{inside, median, netns, world};
+use crate::{forms, inside, median, netns, world};
 
 /// Entries of connection tracking.
 const ENTRIES: [usize; 3] = [1_000, 10_000, 100_000];
@@ -168,5 +168,5 @@ fn policy(entries: usize, victim: bool, port: u32) -> String {
         object("GlobalNetworkSet", "friends", r#""role":"friend""#, &set),
         object("GlobalNetworkPolicy", "friends", "", &rules),
     ];
-    world::list(objects.into_iter())
+    forms::list(objects.into_iter())
 }

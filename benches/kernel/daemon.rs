@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::inside;
 use crate::netns::{self, Namespace};
 use crate::world::{self, Size, Workload};
+use crate::{forms, inside};
 
 /// Endpoints in one file.
 const PER_FILE: usize = 10_000;
@@ -78,26 +78,26 @@ impl Files {
     /// The world as JSON.
     pub fn write_world(&self, seed: u64, size: Size, workloads: &[Workload]) {
         let policies = world::policies(seed, size, "192.0.2.1");
-        self.put("policies.json", &world::list(policies.into_iter()));
+        self.put("policies.json", &forms::list(policies.into_iter()));
         for (n, part) in workloads.chunks(PER_FILE).enumerate() {
             let documents = part.iter().map(Workload::json);
-            self.put(&format!("endpoints{n}.json"), &world::list(documents));
+            self.put(&format!("endpoints{n}.json"), &forms::list(documents));
         }
     }
 
     /// The world as YAML.
     pub fn write_yaml(&self, seed: u64, size: Size, workloads: &[Workload]) {
         let policies = world::policies(seed, size, "192.0.2.1");
-        self.put("policies.yaml", &world::yaml(policies.into_iter()));
+        self.put("policies.yaml", &forms::yaml(policies.into_iter()));
         for (n, part) in workloads.chunks(PER_FILE).enumerate() {
             let documents = part.iter().map(Workload::json);
-            self.put(&format!("endpoints{n}.yaml"), &world::yaml(documents));
+            self.put(&format!("endpoints{n}.yaml"), &forms::yaml(documents));
         }
     }
 
     /// Other documents in the first file of endpoints.
     pub fn rewrite_first(&self, documents: &[String]) {
-        self.put("endpoints0.json", &world::list(documents.iter().cloned()));
+        self.put("endpoints0.json", &forms::list(documents.iter().cloned()));
     }
 
     /// No policy and no state.

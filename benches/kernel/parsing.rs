@@ -7,14 +7,14 @@ use saphyr::LoadableYamlNode;
 use serde_json::Value;
 
 use crate::table::Table;
-use crate::world::{self, Workload};
-use crate::{ROUNDS, median};
+use crate::world::Workload;
+use crate::{ROUNDS, forms, median};
 
 /// Prints a row for JSON and one for YAML.
 pub fn measure(table: &mut Table, workloads: &[Workload]) {
     table.begin("parsing");
     let documents = || workloads.iter().map(Workload::json);
-    let text = world::list(documents());
+    let text = forms::list(documents());
     let raw = times(|| drop(black_box(serde_json::from_str::<Value>(&text))));
     let ours = times(|| parse("world.json", &text, workloads.len()));
     table.row(
@@ -22,7 +22,7 @@ pub fn measure(table: &mut Table, workloads: &[Workload]) {
         ours,
         Some((raw, 3.0)),
     );
-    let text = world::yaml(documents());
+    let text = forms::yaml(documents());
     let raw = times(|| drop(black_box(saphyr::Yaml::load_from_str(&text))));
     let ours = times(|| parse("world.yaml", &text, workloads.len()));
     table.row("endpoints as YAML (raw: saphyr)", ours, Some((raw, 3.0)));
