@@ -1,20 +1,44 @@
 //! Everything but the rules of policies: hooks, dispatch and the chains of endpoints. It is small, and built anew each time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::memo::Memo;
 use super::ruleset::{KRule, Name, Ruleset, Table, TableRules, Target};
 use super::tree::{Edits, Tree};
 use super::{ALLOW_CHAIN, Marks, Options, PASS_CHAIN};
-use crate::api::Family;
-use crate::calc::HostPolicy;
+use crate::api::{Family, ResourceId};
+use crate::calc::{HostPolicy, RuleLists};
 
 /// The port trees of all tables.
 pub(super) type Trees = BTreeMap<(Family, Table, Name), Tree>;
 
+/// The rules of policies, by their ids.
+pub(super) struct Lists<'a> {
+    policy: &'a HostPolicy,
+    /// By the address of the id, which tiers share with the policies: to compare a thousand names takes longer than all else.
+    known: HashMap<usize, &'a Arc<RuleLists>>,
+}
+
+impl<'a> Lists<'a> {
+    pub(super) fn new(policy: &'a HostPolicy) -> Lists<'a> {
+        let address = |(id, lists): (&Arc<ResourceId>, _)| (Arc::as_ptr(id).addr(), lists);
+        Lists {
+            policy,
+            known: policy.policies.iter().map(address).collect(),
+        }
+    }
+
+    pub(super) fn get(&self, id: &Arc<ResourceId>) -> Option<&'a Arc<RuleLists>> {
+        let known = self.known.get(&Arc::as_ptr(id).addr()).copied();
+        known.or_else(|| self.policy.policies.get(id))
+    }
+}
+
 /// State while one family is compiled.
 pub(super) struct Builder<'a> {
     pub(super) policy: &'a HostPolicy,
+    pub(super) lists: &'a Lists<'a>,
     pub(super) options: &'a Options,
     pub(super) marks: Marks,
     pub(super) family: Family,

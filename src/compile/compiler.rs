@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::builder::{Builder, TreeState, Trees};
+use super::builder::{Builder, Lists, TreeState, Trees};
 use super::memo::{Memo, sets_of};
 use super::ruleset::{Chain, Name, Ruleset, Table, TableRules, Target};
 use super::tiers::tree_room;
@@ -67,6 +67,7 @@ impl Compiler {
             true => &[],
             false => &self.options.families,
         };
+        let lists = Lists::new(policy);
         for family in families {
             let trees = TreeState {
                 old: &mut old,
@@ -77,6 +78,7 @@ impl Compiler {
             };
             let mut builder = Builder {
                 policy,
+                lists: &lists,
                 options: &self.options,
                 marks: self.options.marks(),
                 family: *family,

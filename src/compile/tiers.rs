@@ -50,9 +50,8 @@ impl Builder<'_> {
                     format!("start of tier {}", tier.tier),
                 ));
             }
-            let host = self.policy;
-            let lists: Vec<&Arc<RuleLists>> =
-                ids.iter().filter_map(|id| host.policies.get(id)).collect();
+            let of_host = self.lists;
+            let lists: Vec<&Arc<RuleLists>> = ids.iter().filter_map(|id| of_host.get(id)).collect();
             let tree = self.tree(chain, &tier.tier, &lists, place, rules);
             pass_was_set = tree.unwrap_or_else(|| self.own_chains(&lists, place, rules));
             if tier.default_deny {

@@ -3,7 +3,7 @@
 //! A tree stands for one long chain. Its root leads by protocol, each node below by two more bits of the port, to leaves that
 //! list, in the order of the policies, every rule that can match there. Everything in it is a `goto`, so that the end of
 //! whatever chain a packet comes to returns to the caller of the root. Where it is split is fixed, not balanced: a changed
-//! rule changes the leaves it is in, and no others. Two bits, because a way that is not taken costs a packet as much as one
+//! rule changes the leaves it is in, and nobody looks at the others. Two bits, because a way that is not taken costs a packet as much as one
 //! that is: with four bits a packet meets more rules in all, with one bit too.
 
 use std::sync::Arc;
@@ -36,15 +36,13 @@ pub(super) type Edits = Vec<(Name, Option<Chain>)>;
 /// A tree and what it was made of.
 #[derive(Debug)]
 pub(super) struct Tree {
-    serials: Vec<u64>,
+    policies: Vec<Arc<Written>>,
     root: Node,
 }
 
 /// A chain of the tree, and those below it in the order of their names.
 #[derive(Debug)]
 struct Node {
-    /// The rules in it and below.
-    content: Vec<u64>,
     name: Name,
     chain: Chain,
     children: Vec<Node>,
@@ -53,12 +51,19 @@ struct Node {
 /// One rule on its way to the leaves.
 #[derive(Clone, Copy)]
 struct Entry<'a> {
-    /// Serial number of its policy, and position in it.
-    id: u64,
     rule: &'a KRule,
     protocol: Option<Protocol>,
     /// None: all ports.
     ports: Option<&'a [PortRange]>,
+}
+
+/// What the nodes of one protocol have in common.
+struct Lane<'a> {
+    protocol: Protocol,
+    /// Of the chain at its top.
+    name: &'a Name,
+    /// The rules that are new or gone. Nodes that none of them is about stay as they are.
+    touched: Vec<Entry<'a>>,
 }
 
 /// The ports of a node.
@@ -85,14 +90,18 @@ impl Tree {
         policies: &[Arc<Written>],
         maker: &mut Maker<'_>,
     ) -> Tree {
-        let serials: Vec<u64> = policies.iter().map(|w| w.serial).collect();
-        let old = match old {
-            Some(old) if old.serials == serials => return old,
-            old => old.map(|o| o.root),
+        let (before, root) = match old {
+            Some(old) if same(&old.policies, policies) => return old,
+            Some(old) => (old.policies, Some(old.root)),
+            None => (Vec::new(), None),
         };
-        let entries: Vec<Entry<'_>> = policies.iter().flat_map(|w| entries(w)).collect();
-        let root = maker.root(old, name, &entries);
-        Tree { serials, root }
+        let touched = touched(&before, policies);
+        let entries: Vec<Entry<'_>> = entries(policies).collect();
+        let root = maker.root(root, name, &entries, &touched);
+        Tree {
+            policies: policies.to_vec(),
+            root,
+        }
     }
 
     /// Takes all chains of the tree away.
@@ -111,7 +120,13 @@ impl Node {
 }
 
 impl Maker<'_> {
-    fn root(&mut self, old: Option<Node>, name: &Name, entries: &[Entry<'_>]) -> Node {
+    fn root(
+        &mut self,
+        old: Option<Node>,
+        name: &Name,
+        entries: &[Entry<'_>],
+        touched: &[Entry<'_>],
+    ) -> Node {
         let mut old = Old::new(old);
         let mut rules = Vec::new();
         let mut children = Vec::new();
@@ -120,8 +135,13 @@ impl Maker<'_> {
                 continue;
             }
             let of_lane = |e: &&Entry<'_>| e.protocol.is_none_or(|p| p == protocol);
-            let lane: Vec<Entry<'_>> = entries.iter().filter(of_lane).copied().collect();
+            let own: Vec<Entry<'_>> = entries.iter().filter(of_lane).copied().collect();
             let child_name: Name = format!("{name}-{word}").into();
+            let lane = Lane {
+                protocol,
+                name: &child_name,
+                touched: touched.iter().filter(of_lane).copied().collect(),
+            };
             let before = old.take(&child_name);
             let span = if has_ports {
                 Span { first: 0, depth: 0 }
@@ -130,13 +150,7 @@ impl Maker<'_> {
             };
             let matches = vec![Match::Protocol(protocol, false)];
             rules.push(way(matches, &child_name));
-            children.push(self.node(
-                before,
-                child_name.clone(),
-                (protocol, &child_name),
-                span,
-                &lane,
-            ));
+            children.push(self.node(before, child_name.clone(), &lane, span, &own));
         }
         let others: Vec<Entry<'_>> = entries
             .iter()
@@ -144,34 +158,33 @@ impl Maker<'_> {
             .copied()
             .collect();
         rules.extend(self.rules(&others));
-        // The root is compared rule by rule: what it is made of is everything.
-        self.finish(old, name.clone(), Vec::new(), rules, children)
+        self.finish(old, name.clone(), rules, children)
     }
 
     fn node(
         &mut self,
         old: Option<Node>,
         name: Name,
-        lane: (Protocol, &Name),
+        lane: &Lane<'_>,
         span: Span,
         entries: &[Entry<'_>],
     ) -> Node {
-        let content: Vec<u64> = entries.iter().map(|e| e.id).collect();
+        let is_touched = || lane.touched.iter().any(|e| e.meets(span.range()));
         let mut old = match old {
-            Some(old) if old.content == content => return old,
+            Some(old) if !is_touched() => return old,
             old => Old::new(old),
         };
         let Some(parts) = self.split(span, entries) else {
             let rules = self.rules(entries);
-            return self.finish(old, name, content, rules, Vec::new());
+            return self.finish(old, name, rules, Vec::new());
         };
         let mut rules = Vec::new();
         let mut children = Vec::new();
         for (digit, part) in parts {
             let below = self.deepest(span, span.child(digit), &part);
-            let child_name: Name = format!("{}-{}", lane.1, below.name()).into();
+            let child_name: Name = format!("{}-{}", lane.name, below.name()).into();
             let matches = vec![
-                Match::Protocol(lane.0, false),
+                Match::Protocol(lane.protocol, false),
                 Match::Ports(End::Dst, [below.range()].into(), false),
             ];
             rules.push(way(matches, &child_name));
@@ -180,7 +193,7 @@ impl Maker<'_> {
         }
         let wide = entries.iter().filter(|e| e.covers(span.range()));
         rules.extend(self.rules(wide));
-        self.finish(old, name, content, rules, children)
+        self.finish(old, name, rules, children)
     }
 
     fn rules<'e>(&mut self, entries: impl IntoIterator<Item = &'e Entry<'e>>) -> Vec<KRule> {
@@ -230,14 +243,7 @@ impl Maker<'_> {
         (!parts.is_empty() && copies <= COPIES * entries.len()).then_some(parts)
     }
 
-    fn finish(
-        &mut self,
-        old: Old,
-        name: Name,
-        content: Vec<u64>,
-        rules: Vec<KRule>,
-        children: Vec<Node>,
-    ) -> Node {
+    fn finish(&mut self, old: Old, name: Name, rules: Vec<KRule>, children: Vec<Node>) -> Node {
         let unchanged = old.chain.filter(|c| **c == *rules);
         let chain = unchanged.unwrap_or_else(|| {
             let chain: Chain = rules.into();
@@ -248,7 +254,6 @@ impl Maker<'_> {
             child.remove(self.edits);
         }
         Node {
-            content,
             name,
             chain,
             children,
@@ -336,6 +341,15 @@ impl Span {
 }
 
 impl Entry<'_> {
+    /// Whether it is about any of these ports.
+    fn meets(&self, ports: PortRange) -> bool {
+        self.ports.is_none_or(|ranges| {
+            ranges
+                .iter()
+                .any(|r| r.first <= ports.last && ports.first <= r.last)
+        })
+    }
+
     /// Whether it is about all of these ports.
     fn covers(&self, ports: PortRange) -> bool {
         self.ports.is_none_or(|ranges| {
@@ -346,22 +360,45 @@ impl Entry<'_> {
     }
 }
 
-fn entries(written: &Written) -> impl Iterator<Item = Entry<'_>> {
-    let serial = written.serial << 20;
-    (serial..)
-        .zip(written.rules.iter())
-        .map(|(id, rule)| Entry {
-            id,
-            rule,
-            protocol: rule.matches.iter().find_map(|m| match m {
-                Match::Protocol(protocol, false) => Some(*protocol),
-                _ => None,
-            }),
-            ports: rule.matches.iter().find_map(|m| match m {
-                Match::Ports(End::Dst, ranges, false) => Some(&**ranges),
-                _ => None,
-            }),
-        })
+fn entries(policies: &[Arc<Written>]) -> impl Iterator<Item = Entry<'_>> {
+    let rules = policies.iter().flat_map(|written| written.rules.iter());
+    rules.map(|rule| Entry {
+        rule,
+        protocol: rule.matches.iter().find_map(|m| match m {
+            Match::Protocol(protocol, false) => Some(*protocol),
+            _ => None,
+        }),
+        ports: rule.matches.iter().find_map(|m| match m {
+            Match::Ports(End::Dst, ranges, false) => Some(&**ranges),
+            _ => None,
+        }),
+    })
+}
+
+fn same(a: &[Arc<Written>], b: &[Arc<Written>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+/// The rules in which two lists of policies differ, those of both: between what they begin with and what they end with alike,
+/// so that all others are in both in the same order.
+fn touched<'a>(old: &'a [Arc<Written>], new: &'a [Arc<Written>]) -> Vec<Entry<'a>> {
+    let (old, new) = differing(old, new, Arc::ptr_eq);
+    let (old, new): (Vec<_>, Vec<_>) = (entries(old).collect(), entries(new).collect());
+    let (old, new) = differing(&old, &new, |a, b| a.rule == b.rule);
+    [old, new].concat()
+}
+
+/// Two lists without the beginning and the end that they share.
+fn differing<'a, T>(
+    old: &'a [T],
+    new: &'a [T],
+    same: impl Fn(&T, &T) -> bool,
+) -> (&'a [T], &'a [T]) {
+    let begin = old.iter().zip(new).take_while(|(a, b)| same(a, b)).count();
+    let (old, new) = (&old[begin..], &new[begin..]);
+    let pairs = old.iter().rev().zip(new.iter().rev());
+    let end = pairs.take_while(|(a, b)| same(a, b)).count();
+    (&old[..old.len() - end], &new[..new.len() - end])
 }
 
 fn way(matches: Vec<Match>, to: &Name) -> KRule {
