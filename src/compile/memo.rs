@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Options;
+use super::entry::Key;
 use super::names;
 use super::policy::{Targets, Writer, notes};
 use super::ruleset::{Chain, KRule, Match, Name, Target};
@@ -22,6 +23,8 @@ pub(super) struct Written {
     pub(super) note: Name,
     /// The rules.
     pub(super) rules: Chain,
+    /// Where in a port tree each of them belongs.
+    pub(super) keys: Vec<Key>,
     /// Whether a rule sets the accept mark.
     pub(super) marks: bool,
     /// Whether a rule sets the pass mark.
@@ -149,6 +152,7 @@ impl Written {
             note: lists.id.to_string().into(),
             marks: !variant.accept && goes(&targets.allow),
             passes: goes(&targets.pass),
+            keys: rules.iter().map(Key::of).collect(),
             rules,
         }
     }

@@ -9,6 +9,7 @@ mod builder;
 mod compiler;
 mod dispatch;
 mod endpoint;
+mod entry;
 mod hooks;
 mod members;
 mod memo;

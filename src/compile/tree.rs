@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::entry::{Entry, entries, same, touched};
 use super::memo::Written;
 use super::ruleset::{Chain, End, KRule, Match, Name, Target};
 use super::union::Merger;
@@ -46,15 +47,6 @@ struct Node {
     name: Name,
     chain: Chain,
     children: Vec<Node>,
-}
-
-/// One rule on its way to the leaves.
-#[derive(Clone, Copy)]
-struct Entry<'a> {
-    rule: &'a KRule,
-    protocol: Option<Protocol>,
-    /// None: all ports.
-    ports: Option<&'a [PortRange]>,
 }
 
 /// What the nodes of one protocol have in common.
@@ -131,10 +123,10 @@ impl Maker<'_> {
         let mut rules = Vec::new();
         let mut children = Vec::new();
         for (protocol, word, has_ports) in LANES {
-            if !entries.iter().any(|e| e.protocol == Some(protocol)) {
+            if !entries.iter().any(|e| e.key.protocol == Some(protocol)) {
                 continue;
             }
-            let of_lane = |e: &&Entry<'_>| e.protocol.is_none_or(|p| p == protocol);
+            let of_lane = |e: &&Entry<'_>| e.is_of(protocol);
             let own: Vec<Entry<'_>> = entries.iter().filter(of_lane).copied().collect();
             let child_name: Name = format!("{name}-{word}").into();
             let lane = Lane {
@@ -154,7 +146,7 @@ impl Maker<'_> {
         }
         let others: Vec<Entry<'_>> = entries
             .iter()
-            .filter(|e| e.protocol.is_none_or(|p| !has_lane(p)))
+            .filter(|e| e.key.protocol.is_none_or(|p| !has_lane(p)))
             .copied()
             .collect();
         rules.extend(self.rules(&others));
@@ -211,7 +203,7 @@ impl Maker<'_> {
         };
         while at.depth < DEPTH && stays_narrow(at) {
             let narrow = entries.iter().filter(|e| !e.covers(span.range()));
-            let mut digits = narrow.flat_map(|e| at.digits(e.ports.unwrap_or(&[])));
+            let mut digits = narrow.flat_map(|e| at.digits(e.ports().unwrap_or(&[])));
             let Some(first) = digits.next().filter(|first| digits.all(|d| d == *first)) else {
                 break;
             };
@@ -230,7 +222,7 @@ impl Maker<'_> {
         let mut narrow = [false; DIGITS as usize];
         for entry in entries {
             let covers = entry.covers(all);
-            for digit in span.digits(entry.ports.unwrap_or(&[all])) {
+            for digit in span.digits(entry.ports().unwrap_or(&[all])) {
                 parts[usize::from(digit)].push(*entry);
                 narrow[usize::from(digit)] |= !covers;
             }
@@ -338,67 +330,6 @@ impl Span {
         }
         (0..DIGITS).filter(move |d| wanted & (1 << d) != 0)
     }
-}
-
-impl Entry<'_> {
-    /// Whether it is about any of these ports.
-    fn meets(&self, ports: PortRange) -> bool {
-        self.ports.is_none_or(|ranges| {
-            ranges
-                .iter()
-                .any(|r| r.first <= ports.last && ports.first <= r.last)
-        })
-    }
-
-    /// Whether it is about all of these ports.
-    fn covers(&self, ports: PortRange) -> bool {
-        self.ports.is_none_or(|ranges| {
-            ranges
-                .iter()
-                .any(|r| r.first <= ports.first && ports.last <= r.last)
-        })
-    }
-}
-
-fn entries(policies: &[Arc<Written>]) -> impl Iterator<Item = Entry<'_>> {
-    let rules = policies.iter().flat_map(|written| written.rules.iter());
-    rules.map(|rule| Entry {
-        rule,
-        protocol: rule.matches.iter().find_map(|m| match m {
-            Match::Protocol(protocol, false) => Some(*protocol),
-            _ => None,
-        }),
-        ports: rule.matches.iter().find_map(|m| match m {
-            Match::Ports(End::Dst, ranges, false) => Some(&**ranges),
-            _ => None,
-        }),
-    })
-}
-
-fn same(a: &[Arc<Written>], b: &[Arc<Written>]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
-}
-
-/// The rules in which two lists of policies differ, those of both: between what they begin with and what they end with alike,
-/// so that all others are in both in the same order.
-fn touched<'a>(old: &'a [Arc<Written>], new: &'a [Arc<Written>]) -> Vec<Entry<'a>> {
-    let (old, new) = differing(old, new, Arc::ptr_eq);
-    let (old, new): (Vec<_>, Vec<_>) = (entries(old).collect(), entries(new).collect());
-    let (old, new) = differing(&old, &new, |a, b| a.rule == b.rule);
-    [old, new].concat()
-}
-
-/// Two lists without the beginning and the end that they share.
-fn differing<'a, T>(
-    old: &'a [T],
-    new: &'a [T],
-    same: impl Fn(&T, &T) -> bool,
-) -> (&'a [T], &'a [T]) {
-    let begin = old.iter().zip(new).take_while(|(a, b)| same(a, b)).count();
-    let (old, new) = (&old[begin..], &new[begin..]);
-    let pairs = old.iter().rev().zip(new.iter().rev());
-    let end = pairs.take_while(|(a, b)| same(a, b)).count();
-    (&old[..old.len() - end], &new[..new.len() - end])
 }
 
 fn way(matches: Vec<Match>, to: &Name) -> KRule {
