@@ -29,6 +29,8 @@ mod scale;
 mod secure;
 #[path = "etcd/server.rs"]
 mod server;
+#[path = "etcd/steered.rs"]
+mod steered;
 
 use host::{Daemon, Host, wait_until};
 use server::Etcd;
