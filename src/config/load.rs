@@ -57,6 +57,8 @@ pub struct Row {
 
 /// Environment variables of moat that are no settings.
 pub const RESERVED_ENV: [&str; 3] = ["MOAT_LOG", "MOAT_CONFIG", "MOAT_SOCKET"];
+/// What the names of variables begin with that are for moat's own tests.
+const TESTS_ENV: &str = "MOAT_TEST_";
 
 /// Settings and the environment variables of Calico for them (facts 7.5), each also with `CALICO_` in front.
 const CALICO_ENV: [(&str, &[&str]); 7] = [
@@ -250,7 +252,8 @@ impl Gathered {
             let Some(setting) = name.strip_prefix("MOAT_") else {
                 continue;
             };
-            if RESERVED_ENV.contains(&name.as_str()) || value.is_empty() {
+            let is_reserved = RESERVED_ENV.contains(&name.as_str()) || name.starts_with(TESTS_ENV);
+            if is_reserved || value.is_empty() {
                 continue;
             }
             let origin = Origin::Env(name.clone());

@@ -289,6 +289,7 @@ fn environment() {
     host.env("MOAT_FAILSAFE_INBOUND_HOST_PORTS", "none");
     host.env("MOAT_LOG_PREFIX", "");
     host.env("MOAT_LOG", "debug");
+    host.env("MOAT_TEST_PROGRAM", "/bin/true");
     host.env("PATH", "/bin");
     let s = host.good().settings;
     assert_eq!(

@@ -92,8 +92,6 @@ impl Steered {
         let moatd = Command::new(env!("CARGO_BIN_EXE_moatd"))
             .arg("--config")
             .arg(site.host.path("moat.toml"))
-            // Every other variable that begins so is a setting.
-            .env_remove(CALICOCTL)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(site.host.path("moatd.log")).unwrap())
@@ -108,8 +106,16 @@ impl Steered {
         })
     }
 
-    fn calicoctl(&self, arguments: &[&str], input: &str) {
-        let mut child = Command::new(&self.calicoctl)
+    fn calicoctl(&self, arguments: &[&str], input: &str) -> String {
+        self.run(&self.calicoctl, arguments, input)
+    }
+
+    fn moatctl(&self, arguments: &[&str], input: &str) -> String {
+        self.run(env!("CARGO_BIN_EXE_moatctl"), arguments, input)
+    }
+
+    fn run(&self, program: &str, arguments: &[&str], input: &str) -> String {
+        let mut child = Command::new(program)
             .args(arguments)
             .env("ETCD_ENDPOINTS", "http://127.0.0.1:2379")
             .env("DATASTORE_TYPE", "etcdv3")
@@ -118,26 +124,21 @@ impl Steered {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
+        // A command that reads no input may be gone already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert!(
+            output.status.success(),
+            "{program} {arguments:?}: {output:?}"
+        );
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn wait(&self, holds: impl Fn(&Site) -> bool, what: &str) {
         let complaint = || {
             let host = &self.site.host;
             let log = fs::read_to_string(host.path("moatd.log")).unwrap();
-            format!(
-                "{what}\n{:#}\n{:#?}\n{:#?}\n{log}",
-                host.status(),
-                host.rules(),
-                host.sets()
-            )
+            format!("{what}\n{:#}\n{:#?}\n{log}", host.status(), host.sets())
         };
         wait_until(|| holds(&self.site), complaint);
     }
@@ -152,8 +153,16 @@ impl Steered {
         self.wait(|site| member(site) == wanted, address);
     }
 
+    /// Whether a rule names the port; nobody knows while the tool trips over a set that goes.
+    fn has(port: u16) -> Option<bool> {
+        let saved = Command::new("iptables-nft-save").output().unwrap();
+        let text = String::from_utf8(saved.stdout).unwrap();
+        let names = |line: &str| line.split(' ').any(|word| word == port.to_string());
+        saved.status.success().then(|| text.lines().any(names))
+    }
+
     fn wait_port(&self, port: u16, wanted: bool) {
-        self.wait(|site| site.has(port) == wanted, &port.to_string());
+        self.wait(|_| Self::has(port) == Some(wanted), &port.to_string());
     }
 
     fn wait_setting(&self, name: &str, value: &str) {
@@ -203,11 +212,11 @@ fn policies_sets_and_endpoints() {
     let rules = r#"{"spec":{"ingress":[{"action":"Allow","protocol":"TCP","destination":{"ports":[4002]}}]}}"#;
     steered.calicoctl(&["patch", "gnp", "g1", "-p", rules], "");
     steered.wait_port(4002, true);
-    assert!(!steered.site.has(4001));
+    steered.wait_port(4001, false);
     let changed = FIRST.replace("4001", "4003");
     steered.calicoctl(&["replace", "-f", "-"], &changed);
     steered.wait_port(4003, true);
-    assert!(!steered.site.has(4002));
+    steered.wait_port(4002, false);
     steered.calicoctl(&["label", "hep", "h-eth0", "role=db", "--overwrite"], "");
     steered.wait_port(4003, false);
     steered.calicoctl(&["label", "hep", "h-eth0", "role=web", "--overwrite"], "");
@@ -246,13 +255,12 @@ fn settings_and_the_lock() {
     );
     steered.wait_setting("failsafeInboundHostPorts", "4101");
     steered.wait_setting("defaultEndpointToHostAction", "FelixConfiguration/default");
-    let names_port = |site: &Site, port: &str| site.host.rules().iter().any(|r| r.contains(port));
-    steered.wait(|site| names_port(site, " 4101"), "a failsafe of all hosts");
+    steered.wait_port(4101, true);
     felix("node.h", &failsafe(4102));
-    steered.wait(|site| names_port(site, " 4102"), "a failsafe of this host");
-    assert!(!names_port(&steered.site, " 4101"));
+    steered.wait_port(4102, true);
+    steered.wait_port(4101, false);
     steered.calicoctl(&["delete", "felixconfig", "node.h"], "");
-    steered.wait(|site| names_port(site, " 4101"), "that of all hosts again");
+    steered.wait_port(4101, true);
     felix(
         "default",
         "iptablesRefreshInterval: 90s, logSeverityScreen: Debug, reportingInterval: 10s, chainInsertMode: Append, ipsetsRefreshInterval: 10s",
@@ -266,8 +274,39 @@ fn settings_and_the_lock() {
     steered.calicoctl(&["delete", "np", "np1", "-n", "ns1"], "");
     // Time in which a daemon that followed would have done so.
     std::thread::sleep(std::time::Duration::from_secs(1));
-    assert!(steered.site.has(4020));
+    steered.wait_port(4020, true);
     steered.calicoctl(&["datastore", "migrate", "unlock"], "");
     steered.wait_port(4020, false);
+    steered.is_well();
+}
+
+#[test]
+fn both_tools_change_the_same_policy() {
+    let Some(steered) = Steered::new() else {
+        return;
+    };
+    steered.calicoctl(&["create", "-f", "-"], FIRST);
+    steered.wait_port(4001, true);
+    let second = FIRST
+        .replace("name: g1", "name: g2")
+        .replace("4001", "4004");
+    steered.moatctl(&["apply", "-f", "-"], &second);
+    steered.wait_port(4004, true);
+    let rules = r#"{"spec":{"ingress":[{"action":"Allow","protocol":"TCP","destination":{"ports":[4005]}}]}}"#;
+    steered.calicoctl(&["patch", "gnp", "g2", "-p", rules], "");
+    steered.wait_port(4005, true);
+    steered.wait_port(4004, false);
+    steered.moatctl(
+        &["patch", "gnp", "g1", "-p", &rules.replace("4005", "4006")],
+        "",
+    );
+    steered.wait_port(4006, true);
+    steered.wait_port(4001, false);
+    steered.calicoctl(&["replace", "-f", "-"], FIRST);
+    steered.wait_port(4001, true);
+    steered.calicoctl(&["delete", "gnp", "g1", "g2"], "");
+    for port in [4001, 4005, 4006] {
+        steered.wait_port(port, false);
+    }
     steered.is_well();
 }

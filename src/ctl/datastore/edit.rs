@@ -9,7 +9,7 @@ use super::patch::{merge, operations};
 use super::words::{failed, note, one, refusal, writable};
 use crate::api::{self, Resource, ResourceId};
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, files, output};
-use crate::etcd::{Condition, document, keys};
+use crate::etcd::{Condition, document};
 
 /// Others may come before so often.
 const TRIES: u32 = 5;
@@ -192,10 +192,7 @@ fn checked(
     files::complain(&parsed.issues);
     match parsed.resources.first() {
         Some(resource) if !parsed.has_errors() && resource.id == *id => {
-            let mut stored = document::complete(resource, Some(&before.document));
-            if let Some(held) = keys::parse(&before.key) {
-                stored["metadata"]["name"] = held.name.into();
-            }
+            let stored = document::complete(resource, Some(&before.document), &before.key);
             Ok((resource.clone(), stored))
         }
         _ => {

@@ -113,8 +113,9 @@ fn import(db: &mut Db, filename: &PathBuf) -> Outcome {
         if resource.id.kind == Kind::ClusterInformation {
             continue;
         }
-        let stored = document::complete(resource, None);
-        db.put(&keys::key(&resource.id), Condition::Always, &stored)?;
+        let key = keys::key(&resource.id);
+        let stored = document::complete(resource, None, &key);
+        db.put(&key, Condition::Always, &stored)?;
         count += 1;
     }
     for (key, value) in &addresses {
