@@ -19,6 +19,8 @@ mod golden;
 mod host;
 #[path = "etcd/identity.rs"]
 mod identity;
+#[path = "etcd/moves.rs"]
+mod moves;
 #[path = "etcd/names.rs"]
 mod names;
 #[path = "etcd/prober.rs"]

@@ -39,7 +39,7 @@ pub struct Site {
 
 pub struct Done {
     code: Option<i32>,
-    out: String,
+    pub out: String,
     pub err: String,
 }
 
@@ -276,45 +276,6 @@ fn forms_of_answers() {
     assert_eq!(
         out(&["get", "netset", "-n", "ns"]),
         "NAMESPACE   NAME   \nns          s      \n\n"
-    );
-}
-
-#[test]
-fn a_datastore_moves() {
-    let site = Site::new();
-    site.run_on(&format!("{ENDPOINTS}---{POLICY}"), &["apply", "-f", "-"])
-        .says(0, "Successfully applied 3 resource(s)");
-    let block = r#"{"cidr":"10.0.0.0/26"}"#;
-    let key = "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26";
-    site.etcd.ctl(&["put", key, block]);
-    site.run(&["datastore", "migrate", "lock"])
-        .says(0, "Datastore locked.");
-    assert_eq!(
-        site.stored("clusterinformations/default")["spec"]["datastoreReady"],
-        false
-    );
-    let export = site.run(&["datastore", "migrate", "export"]);
-    let file = site.host.path("export");
-    std::fs::write(&file, &export.out).unwrap();
-    let file = file.display().to_string();
-    let import = ["datastore", "migrate", "import", "-f", &file];
-    site.run(&import).says(1, "the datastore is not empty");
-    site.etcd.ctl(&["del", "--prefix", "/calico/"]);
-    site.run(&import).says(0, "Successfully imported");
-    assert_eq!(site.stored("hostendpoints/web1")["spec"]["node"], "h1");
-    assert_eq!(
-        site.etcd.ctl(&["get", "--print-value-only", key]).trim(),
-        block
-    );
-    assert_eq!(
-        site.stored("clusterinformations/default")["spec"]["datastoreReady"],
-        false
-    );
-    site.run(&["datastore", "migrate", "unlock"])
-        .says(0, "Datastore unlocked.");
-    assert_eq!(
-        site.stored("clusterinformations/default")["spec"]["datastoreReady"],
-        true
     );
 }
 

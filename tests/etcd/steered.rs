@@ -310,3 +310,18 @@ fn both_tools_change_the_same_policy() {
     }
     steered.is_well();
 }
+
+#[test]
+fn an_export_of_moatctl_is_one_for_calicoctl() {
+    let Some(steered) = Steered::new() else {
+        return;
+    };
+    steered.calicoctl(&["create", "-f", "-"], &format!("{FIRST}---{FRIENDS}"));
+    steered.moatctl(&["datastore", "migrate", "lock"], "");
+    let export = steered.moatctl(&["datastore", "migrate", "export"], "");
+    // Its import applies the first part, and wants a Kubernetes for it, which there is not.
+    let parts: Vec<&str> = export.split("===\n").collect();
+    assert_eq!(parts.len(), 3);
+    let applied = steered.calicoctl(&["apply", "-f", "-"], parts[0]);
+    assert_eq!(applied, "Successfully applied 5 resource(s)\n");
+}

@@ -25,6 +25,7 @@ pub struct Db {
     seen: i64,
     /// Whether others look for policies under the keys of old clients, once that is known.
     old_names: Option<bool>,
+    old_fallback: bool,
 }
 
 /// A resource as it is stored.
@@ -53,6 +54,7 @@ impl Db {
             global: global.clone(),
             seen: 0,
             old_names: None,
+            old_fallback: false,
         })
     }
 
@@ -106,6 +108,11 @@ impl Db {
         Ok(old)
     }
 
+    /// What holds where neither a version nor a policy tells, as in an empty datastore.
+    pub fn prefer_old_names(&mut self, old: bool) {
+        self.old_fallback = old;
+    }
+
     fn holds_old_names(&mut self) -> Result<bool, Failure> {
         for kind in [Kind::GlobalNetworkPolicy, Kind::NetworkPolicy] {
             let found = self.scan(&keys::prefix(kind, None))?;
@@ -113,7 +120,7 @@ impl Db {
                 return Ok(true);
             }
         }
-        Ok(false)
+        Ok(self.old_fallback)
     }
 
     /// The value of a key.
