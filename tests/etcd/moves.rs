@@ -142,11 +142,7 @@ fn what_calicoctl_exported_is_imported() {
         let part = text.split("===\n").next().unwrap().to_owned();
         let is_steady =
             |line: &&str| !line.contains("resourceVersion") && !line.contains("assignmentMode");
-        let lines: Vec<String> = part
-            .lines()
-            .filter(is_steady)
-            .map(|l| l.replace('"', ""))
-            .collect();
+        let lines: Vec<String> = part.lines().filter(is_steady).map(str::to_owned).collect();
         lines
     };
     assert_eq!(part(&site.run(&EXPORT).out), part(CALICOCTL));
