@@ -110,6 +110,11 @@ fn metadata(
 /// With the defaults that Calico's client fills in.
 fn spec(kind: Kind, given: &Value) -> Value {
     let mut spec = given.as_object().cloned().unwrap_or_default();
+    let cidr = given["cidr"].as_str().and_then(|text| text.parse().ok());
+    if let Some::<ipnet::IpNet>(cidr) = cidr.filter(|_| kind == Kind::IPPool) {
+        // However it is written, it is stored in one way.
+        spec.insert("cidr".to_owned(), cidr.to_string().into());
+    }
     let mut default = |field: &str, value: Value| {
         if spec.get(field).is_none_or(Value::is_null) {
             spec.insert(field.to_owned(), value);

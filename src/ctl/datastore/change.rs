@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::db::{Db, Stored};
 use super::words::{note, refusal, writable};
-use super::{Inputs, cut};
+use super::{Inputs, cut, pool};
 use crate::api::{Kind, Resource, ResourceId, Spec};
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
 use crate::etcd::Condition;
@@ -137,7 +137,9 @@ fn write(db: &mut Db, resource: &Resource, before: Option<&Stored>) -> Result<bo
         Some(before) => (before.key.clone(), Condition::Revision(before.revision)),
         None => (db.new_key(resource)?, Condition::Absent),
     };
-    let stored = document::complete(resource, before.map(|b| &b.document), &key);
+    let held = before.map(|b| &b.document);
+    let stored = document::complete(resource, held, &key);
+    pool::check(db, &stored, held)?;
     Ok(db.put(&key, condition, &stored)?.is_some())
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::change::warn;
 use super::db::{Db, Stored};
 use super::patch::{merge, operations};
+use super::pool;
 use super::words::{failed, note, one, refusal, writable};
 use crate::api::{self, Resource, ResourceId};
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, files, output};
@@ -173,6 +174,9 @@ fn update(
         let mut document = before.document.clone();
         change(&mut document)?;
         let (resource, stored) = checked(id, &before, &document)?;
+        pool::check(db, &stored, Some(&before.document)).map_err(|e| {
+            Failure::new(e.code, format!("updating existing resource: {}", e.message))
+        })?;
         warn(db, std::slice::from_ref(&resource), &[])?;
         let condition = Condition::Revision(before.revision);
         if dry_run || db.put(&before.key, condition, &stored)?.is_some() {

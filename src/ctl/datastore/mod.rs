@@ -12,6 +12,7 @@ mod hosts;
 mod ipam;
 mod migrate;
 mod patch;
+mod pool;
 mod read;
 mod render;
 mod template;

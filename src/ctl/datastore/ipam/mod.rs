@@ -4,6 +4,8 @@ mod block;
 mod release;
 mod show;
 
+pub use block::Block;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
