@@ -92,7 +92,7 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Vec<ConfigError>> {
     let host = host.map(str::to_string);
     // Only the host's own layers name it, and the name chooses which resources count.
     let local = gathered.layers.split_off(local_from);
-    gathered.felix(&input.felix, host.as_deref());
+    gathered.felix(&input.felix, host.as_deref(), &local);
     gathered.layers.extend(local);
     if host.is_none() && gathered.errors.is_empty() {
         let message = format!("the system's name {:?} is not usable", input.hostname);
@@ -205,11 +205,16 @@ impl Gathered {
         true
     }
 
-    fn felix(&mut self, resources: &[(String, &BTreeMap<String, Value>)], host: Option<&str>) {
+    fn felix(
+        &mut self,
+        resources: &[(String, &BTreeMap<String, Value>)],
+        host: Option<&str>,
+        local: &[Layer],
+    ) {
         let node = host.map(|host| format!("node.{host}"));
         for wanted in std::iter::once("default").chain(node.as_deref()) {
             for (name, fields) in resources.iter().filter(|(name, _)| name == wanted) {
-                self.felix_one(name, fields);
+                self.felix_one(name, fields, local);
             }
         }
         let others = resources.iter().map(|(name, _)| name.as_str());
@@ -220,7 +225,7 @@ impl Gathered {
         }
     }
 
-    fn felix_one(&mut self, name: &str, fields: &BTreeMap<String, Value>) {
+    fn felix_one(&mut self, name: &str, fields: &BTreeMap<String, Value>, local: &[Layer]) {
         let mut layer = Layer::default();
         let mut ignored = Vec::new();
         for (field, value) in fields {
@@ -228,8 +233,17 @@ impl Gathered {
                 None => ignored.push(field.as_str()),
                 Some(_) if value.is_null() => {}
                 Some(param) => {
-                    let origin = Origin::Felix(name.into());
-                    self.errors.extend(layer.set_at(param, value, origin).err());
+                    let set = layer.set_at(param, value, Origin::Felix(name.into()));
+                    let own = local.iter().rev().find_map(|l| l.origin(param.name));
+                    match (set, own) {
+                        (Ok(()), _) => {}
+                        // What the host says itself holds, whatever stands here.
+                        (Err(error), Some(own)) => {
+                            self.notes
+                                .push(format!("{error}: no effect, {own} sets it"));
+                        }
+                        (Err(error), None) => self.errors.push(error),
+                    }
                 }
             }
         }

@@ -297,6 +297,41 @@ fn calicoctls_configuration_is_understood() {
         .says(69, "http://127.0.0.1:2");
 }
 
+/// With the file where calicoctl has it, and nothing else in /etc.
+#[test]
+fn calicoctls_file_of_a_cluster_is_not_in_the_way() {
+    let site = Site::new();
+    let socket = site.host.path("run/moatd.sock").display().to_string();
+    let get = |spec: &str| {
+        let script = "mount -t tmpfs none /etc && mkdir /etc/calico && printf '%s' \"$1\" > /etc/calico/calicoctl.cfg && exec \"$2\" --socket \"$3\" get hep";
+        let file = format!(
+            "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata: {{}}\nspec: {{{spec}}}\n"
+        );
+        let done = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "sh", &file, MOATCTL, &socket])
+            .output()
+            .unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    for spec in [
+        "datastoreType: kubernetes, kubeconfig: /root/.kube/config",
+        "",
+    ] {
+        let (code, said) = get(spec);
+        assert!(
+            code == Some(69) && said.contains("is moatd running?"),
+            "{said}"
+        );
+    }
+    let (code, said) = get("datastoreType: etcdv3");
+    assert!(
+        code == Some(78) && said.contains("etcdEndpoints is missing"),
+        "{said}"
+    );
+    let (code, said) = get(r#"etcdEndpoints: "http://127.0.0.1:2379""#);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+}
+
 #[test]
 fn the_loss_of_the_only_allow_rule_is_told_before() {
     let site = Site::new();

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 use crate::api::yaml;
 use crate::config::DatastoreType;
 use crate::ctl::{EX_CONFIG, Failure, Global, files};
@@ -29,7 +31,9 @@ pub fn find(global: &Global) -> Result<Option<Access>, Failure> {
     if let Some(file) = &global.config
         && is_calicoctl(file)
     {
-        return calicoctl(file).map(Some);
+        let text = "its datastore is not etcdv3 with etcdEndpoints, the one that moatctl can use";
+        let found = calicoctl(file)?;
+        return found.ok_or_else(|| wrong(file, text)).map(Some);
     }
     let own = PathBuf::from(MOATCTL);
     let config = global.config.clone().or(own.exists().then_some(own));
@@ -46,7 +50,7 @@ pub fn find(global: &Global) -> Result<Option<Access>, Failure> {
     }
     let file = Path::new(CALICOCTL);
     match global.config.is_none() && file.exists() {
-        true => calicoctl(file).map(Some),
+        true => calicoctl(file),
         false => Ok(None),
     }
 }
@@ -68,42 +72,51 @@ fn is_calicoctl(file: &Path) -> bool {
     text.lines().any(is_kind)
 }
 
-fn calicoctl(file: &Path) -> Result<Access, Failure> {
-    let wrong = |what: String| {
-        let text = format!("Error reading config file: {}: {what}", file.display());
-        Failure::new(EX_CONFIG, text)
-    };
-    let text = std::fs::read(file).map_err(|e| wrong(e.to_string()))?;
-    let (documents, error) = yaml::documents(&text);
-    if let Some(error) = error {
-        return Err(wrong(format!("line {}: {}", error.line, error.message)));
-    }
-    let document = documents.first().map(serde_json::to_value);
-    let document = document.and_then(Result::ok).unwrap_or_default();
-    if document["apiVersion"] != "projectcalico.org/v3" || document["kind"] != "CalicoAPIConfig" {
-        return Err(wrong(
-            "is no CalicoAPIConfig of projectcalico.org/v3".to_owned(),
-        ));
-    }
-    let spec = document["spec"].as_object().cloned().unwrap_or_default();
-    let text = |name: &str| {
-        let text = spec.get(name).and_then(serde_json::Value::as_str);
-        text.filter(|text| !text.is_empty()).map(str::to_owned)
-    };
+fn wrong(file: &Path, what: &str) -> Failure {
+    let text = format!("Error reading config file: {}: {what}", file.display());
+    Failure::new(EX_CONFIG, text)
+}
+
+/// What calicoctl's file says; none if it is about a cluster's own datastore.
+fn calicoctl(file: &Path) -> Result<Option<Access>, Failure> {
+    let spec = specification(file)?;
     let is_other = |name: &&String| {
         !FIELDS.contains(&name.as_str()) && !name.starts_with("k8s") && *name != "kubeconfig"
     };
     if let Some(other) = spec.keys().find(is_other) {
-        return Err(wrong(format!("unknown field {other}")));
+        return Err(wrong(file, &format!("unknown field {other}")));
     }
-    if text("datastoreType").is_some_and(|kind| kind != "etcdv3")
-        || text("etcdEndpoints").or(text("etcdDiscoverySrv")).is_none()
-    {
-        return Err(wrong(
-            "its datastore is not etcdv3 with etcdEndpoints, the one that moatctl can use"
-                .to_owned(),
-        ));
+    let is_given = |name: &str| spec.get(name).is_some_and(|value| *value != "");
+    let is_somewhere = is_given("etcdEndpoints") || is_given("etcdDiscoverySrv");
+    match spec.get("datastoreType").and_then(Value::as_str) {
+        Some("etcdv3") if !is_somewhere => Err(wrong(file, "etcdEndpoints is missing")),
+        Some("etcdv3") => Ok(Some(access(&spec))),
+        None | Some("") if is_somewhere => Ok(Some(access(&spec))),
+        _ => Ok(None),
     }
+}
+
+fn specification(file: &Path) -> Result<Map<String, Value>, Failure> {
+    let text = std::fs::read(file).map_err(|e| wrong(file, &e.to_string()))?;
+    let (documents, error) = yaml::documents(&text);
+    if let Some(error) = error {
+        let what = format!("line {}: {}", error.line, error.message);
+        return Err(wrong(file, &what));
+    }
+    let document = documents.first().map(serde_json::to_value);
+    let document = document.and_then(Result::ok).unwrap_or_default();
+    if document["apiVersion"] != "projectcalico.org/v3" || document["kind"] != "CalicoAPIConfig" {
+        let what = "is no CalicoAPIConfig of projectcalico.org/v3";
+        return Err(wrong(file, what));
+    }
+    Ok(document["spec"].as_object().cloned().unwrap_or_default())
+}
+
+fn access(spec: &Map<String, Value>) -> Access {
+    let text = |name: &str| {
+        let text = spec.get(name).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty()).map(str::to_owned)
+    };
     let material = |inline: &str, file: &str| {
         let inline = text(inline).map(Material::Inline);
         inline.or_else(|| text(file).map(|path| Material::File(path.into())))
@@ -113,7 +126,7 @@ fn calicoctl(file: &Path) -> Result<Access, Failure> {
         .split(',')
         .map(str::trim)
         .filter(|e| !e.is_empty());
-    Ok(Access {
+    Access {
         endpoints: endpoints.map(str::to_owned).collect(),
         discovery: text("etcdDiscoverySrv"),
         ca: material("etcdCACert", "etcdCACertFile"),
@@ -121,5 +134,5 @@ fn calicoctl(file: &Path) -> Result<Access, Failure> {
         key: material("etcdKey", "etcdKeyFile"),
         username: text("etcdUsername"),
         password: material("etcdPassword", "etcdPasswordFile"),
-    })
+    }
 }
