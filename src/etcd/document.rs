@@ -115,8 +115,11 @@ fn spec(kind: Kind, given: &Value) -> Value {
         // However it is written, it is stored in one way.
         spec.insert("cidr".to_owned(), cidr.to_string().into());
     }
+    // What is empty counts as not given, but not where Calico tells the two apart.
+    let is_told_apart = kind == Kind::FelixConfiguration;
+    let is_empty = |value: &Value| !is_told_apart && (*value == "" || *value == json!([]));
     let mut default = |field: &str, value: Value| {
-        if spec.get(field).is_none_or(Value::is_null) {
+        if spec.get(field).is_none_or(|v| v.is_null() || is_empty(v)) {
             spec.insert(field.to_owned(), value);
         }
     };
