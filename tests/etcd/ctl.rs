@@ -302,13 +302,14 @@ fn calicoctls_configuration_is_understood() {
 fn calicoctls_file_of_a_cluster_is_not_in_the_way() {
     let site = Site::new();
     let socket = site.host.path("run/moatd.sock").display().to_string();
-    let get = |spec: &str| {
+    let get = |spec: &str, endpoints: &str| {
         let script = "mount -t tmpfs none /etc && mkdir /etc/calico && printf '%s' \"$1\" > /etc/calico/calicoctl.cfg && exec \"$2\" --socket \"$3\" get hep";
         let file = format!(
             "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata: {{}}\nspec: {{{spec}}}\n"
         );
         let done = Command::new("unshare")
             .args(["-m", "sh", "-c", script, "sh", &file, MOATCTL, &socket])
+            .env("ETCD_ENDPOINTS", endpoints)
             .output()
             .unwrap();
         (done.status.code(), String::from_utf8(done.stderr).unwrap())
@@ -317,18 +318,20 @@ fn calicoctls_file_of_a_cluster_is_not_in_the_way() {
         "datastoreType: kubernetes, kubeconfig: /root/.kube/config",
         "",
     ] {
-        let (code, said) = get(spec);
+        let (code, said) = get(spec, "");
         assert!(
             code == Some(69) && said.contains("is moatd running?"),
             "{said}"
         );
     }
-    let (code, said) = get("datastoreType: etcdv3");
+    let (code, said) = get("datastoreType: etcdv3", "");
     assert!(
         code == Some(78) && said.contains("etcdEndpoints is missing"),
         "{said}"
     );
-    let (code, said) = get(r#"etcdEndpoints: "http://127.0.0.1:2379""#);
+    // It goes before the environment, as for calicoctl.
+    let nowhere = "http://127.0.0.1:1";
+    let (code, said) = get(r#"etcdEndpoints: "http://127.0.0.1:2379""#, nowhere);
     assert_eq!((code, said.as_str()), (Some(0), ""));
 }
 

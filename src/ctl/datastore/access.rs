@@ -1,6 +1,6 @@
-//! Where the datastore is: `/etc/moat/moatctl.toml`, the settings of moatd and the environment, or calicoctl's configuration.
+//! Where the datastore is: `/etc/moat/moatctl.toml`, calicoctl's configuration, or the settings of moatd and the environment.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -28,31 +28,37 @@ const FIELDS: [&str; 12] = [
 
 /// How the datastore is reached; none if no datastore is configured.
 pub fn find(global: &Global) -> Result<Option<Access>, Failure> {
-    if let Some(file) = &global.config
-        && is_calicoctl(file)
-    {
+    if let Some(file) = &global.config {
+        if !is_calicoctl(file) {
+            return of_settings(global, Some(file));
+        }
         let text = "its datastore is not etcdv3 with etcdEndpoints, the one that moatctl can use";
         let found = calicoctl(file)?;
         return found.ok_or_else(|| wrong(file, text)).map(Some);
     }
-    let own = PathBuf::from(MOATCTL);
-    let config = global.config.clone().or(own.exists().then_some(own));
-    let settings = files::settings(
-        &Global {
-            config,
-            ..global.clone()
-        },
-        &[],
-    )?
-    .settings;
-    if settings.datastore_type == DatastoreType::EtcdV3 {
-        return Ok(Some(crate::daemon::access(&settings)));
+    let (own, theirs) = (Path::new(MOATCTL), Path::new(CALICOCTL));
+    if own.exists()
+        && let Some(access) = of_settings(global, Some(own))?
+    {
+        return Ok(Some(access));
     }
-    let file = Path::new(CALICOCTL);
-    match global.config.is_none() && file.exists() {
-        true => calicoctl(file),
-        false => Ok(None),
+    // As for calicoctl, the file goes before the environment. It is the administrator's, the settings of moatd are the host's.
+    if theirs.exists()
+        && let Some(access) = calicoctl(theirs)?
+    {
+        return Ok(Some(access));
     }
+    of_settings(global, None)
+}
+
+fn of_settings(global: &Global, config: Option<&Path>) -> Result<Option<Access>, Failure> {
+    let global = Global {
+        config: config.map(Path::to_owned),
+        ..global.clone()
+    };
+    let settings = files::settings(&global, &[])?.settings;
+    let is_etcd = settings.datastore_type == DatastoreType::EtcdV3;
+    Ok(is_etcd.then(|| crate::daemon::access(&settings)))
 }
 
 /// As [`find`], where there must be one.
