@@ -325,3 +325,36 @@ fn an_export_of_moatctl_is_one_for_calicoctl() {
     let applied = steered.calicoctl(&["apply", "-f", "-"], parts[0]);
     assert_eq!(applied, "Successfully applied 5 resource(s)\n");
 }
+
+#[test]
+fn what_one_tool_prints_the_other_one_takes() {
+    let Some(steered) = Steered::new() else {
+        return;
+    };
+    let all = [FIRST, FRIENDS, WORKLOAD].join("---");
+    steered.calicoctl(&["create", "-f", "-"], &all);
+    let kinds = [
+        "node",
+        "hep",
+        "gnp",
+        "np",
+        "globalnetworkset",
+        "networkset",
+        "wep",
+    ];
+    for kind in kinds {
+        for form in ["yaml", "json"] {
+            let namespaced = ["np", "networkset", "wep"].contains(&kind);
+            let everywhere: &[&str] = if namespaced { &["-A"] } else { &[] };
+            let get = [&["get", kind, "-o", form], everywhere].concat();
+            let apply = ["apply", "-f", "-"];
+            let theirs = steered.calicoctl(&get, "");
+            let ours = steered.moatctl(&get, "");
+            assert_eq!(ours, theirs, "{kind}");
+            let said = steered.moatctl(&apply, &theirs);
+            assert_eq!(said, steered.calicoctl(&apply, &steered.moatctl(&get, "")));
+        }
+    }
+    steered.wait_port(4001, true);
+    steered.is_well();
+}
