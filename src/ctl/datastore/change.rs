@@ -92,7 +92,12 @@ impl Change {
     }
 
     fn one(&self, db: &mut Db, verb: Verb, resource: &Resource) -> Result<(), Failure> {
-        writable(resource.id.kind)?;
+        let operation = if verb == Verb::Create {
+            "create"
+        } else {
+            "Update"
+        };
+        writable(&resource.id, operation)?;
         let given = resource.meta.version.clone();
         for _ in 0..TRIES {
             let before = db.get(&resource.id)?;

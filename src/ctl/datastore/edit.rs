@@ -166,7 +166,7 @@ fn update(
     dry_run: bool,
     mut change: impl FnMut(&mut Value) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    writable(id.kind)?;
+    writable(id, "Update").map_err(|e| failed_update(&e))?;
     for _ in 0..TRIES {
         let before = db
             .get(id)?
@@ -174,9 +174,7 @@ fn update(
         let mut document = before.document.clone();
         change(&mut document)?;
         let (resource, stored) = checked(id, &before, &document)?;
-        pool::check(db, &stored, Some(&before.document)).map_err(|e| {
-            Failure::new(e.code, format!("updating existing resource: {}", e.message))
-        })?;
+        pool::check(db, &stored, Some(&before.document)).map_err(|e| failed_update(&e))?;
         warn(db, std::slice::from_ref(&resource), &[])?;
         let condition = Condition::Revision(before.revision);
         if dry_run || db.put(&before.key, condition, &stored)?.is_some() {
@@ -184,6 +182,11 @@ fn update(
         }
     }
     Err(refusal("update conflict", id))
+}
+
+fn failed_update(failure: &Failure) -> Failure {
+    let text = format!("updating existing resource: {}", failure.message);
+    Failure::new(failure.code, text)
 }
 
 /// The document to be stored, if it is still a valid one of the same resource.
