@@ -224,7 +224,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "moatctl", &mut script);
-            output::print_text(&String::from_utf8_lossy(&script))?;
+            output::print_raw(&String::from_utf8_lossy(&script))?;
             Ok(EX_OK)
         }
     }
