@@ -19,6 +19,10 @@ mod golden;
 mod host;
 #[path = "etcd/identity.rs"]
 mod identity;
+#[path = "etcd/moves.rs"]
+mod moves;
+#[path = "etcd/names.rs"]
+mod names;
 #[path = "etcd/prober.rs"]
 mod prober;
 #[path = "etcd/readme.rs"]
@@ -29,6 +33,8 @@ mod scale;
 mod secure;
 #[path = "etcd/server.rs"]
 mod server;
+#[path = "etcd/steered.rs"]
+mod steered;
 
 use host::{Daemon, Host, wait_until};
 use server::Etcd;

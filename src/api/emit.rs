@@ -140,12 +140,30 @@ fn is_other_value(text: &str) -> bool {
     let is_number = |c: char| c.is_ascii_digit() || "_.:-+e".contains(c);
     let is_based = ["0x", "0o", "0b"].iter().any(|base| bare.starts_with(base));
     let looks_so = bare.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-    // Numbers, also to the base of 60, and days.
-    looks_so && (is_based || (bare.chars().all(is_number) && !is_address(bare)) || is_day(bare))
+    let is_numeric = match bare.contains(':') {
+        true => is_base_60(bare),
+        false => bare.chars().all(is_number) && !is_address(bare),
+    };
+    looks_so && (is_based || is_numeric || is_day(bare))
 }
 
 fn is_address(text: &str) -> bool {
     text.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// Whether it is a number to the base of 60, as times are in YAML 1.1: `10:59`, but no range such as `80:90`.
+fn is_base_60(text: &str) -> bool {
+    let is_digits = |part: &str| part.chars().all(|c| c.is_ascii_digit() || c == '_');
+    let whole = text.split_once('.').map_or(
+        text,
+        |(whole, fraction)| {
+            if is_digits(fraction) { whole } else { "" }
+        },
+    );
+    let mut places = whole.split(':');
+    let first = places.next().unwrap_or_default();
+    let is_place = |part: &str| part.len() <= 2 && part.parse().is_ok_and(|n: u8| n < 60);
+    !first.is_empty() && is_digits(first) && places.all(is_place)
 }
 
 /// Whether it begins as a time does: `2026-01-02`.
@@ -184,6 +202,19 @@ mod tests {
         let value = json!({"a": {"b": [1, "two", {"c": null, "d": []}, [true]], "e": {}}, "10.0.0.0/8": "x y"});
         let expected = "a:\n  b:\n  - 1\n  - two\n  - c: null\n    d: []\n  - - true\n  e: {}\n10.0.0.0/8: x y\n";
         assert_eq!(to_yaml(&value), expected);
+    }
+
+    #[test]
+    fn ranges_of_ports_are_bare_and_times_are_not() {
+        for (text, expected) in [
+            ("80:90", "80:90"),
+            ("30000:32767", "30000:32767"),
+            ("1:59", "\"1:59\""),
+            ("10:20:30.5", "\"10:20:30.5\""),
+            ("10:", "'10:'"),
+        ] {
+            assert_eq!(to_yaml(&json!([text])), format!("- {expected}\n"));
+        }
     }
 
     #[test]

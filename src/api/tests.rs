@@ -308,6 +308,12 @@ fn items_of_lists_are_given_out_one_by_one() {
         ("a:2 b:5".into(), 2, "".into())
     );
     assert_eq!(each(&items[7..]), ("a:1 b:4".into(), 2, "".into()));
+    // As calicoctl and kubectl print lists.
+    let foot = "kind: List\nmetadata:\n  resourceVersion: \"7\"\n";
+    assert_eq!(
+        each(&format!("apiVersion: v1\n{items}{foot}---\n{}", item("c"))),
+        ("a:3 b:6 c:13".into(), 3, "".into())
+    );
     let twice = "key `x` is given twice in the same mapping (keep one of the two)";
     assert_eq!(
         each(&format!("{head}{broken}")),

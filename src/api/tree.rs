@@ -51,8 +51,8 @@ struct Stream {
     list: Option<ListOf>,
     /// Where it stands.
     pos: Pos,
-    /// How many frames are open around an item.
-    depth: usize,
+    /// How many frames are open around an item; none when there are no more items.
+    depth: Option<usize>,
     /// How many items were given out.
     given: usize,
     /// The cost of what is around the items.
@@ -108,7 +108,10 @@ impl<'t> Builder<'t> {
                 Ok(None)
             }
             Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
-                Some(frame) => self.close(frame.node, frame.anchor, frame.before),
+                Some(frame) => {
+                    self.end_stream();
+                    self.close(frame.node, frame.anchor, frame.before)
+                }
                 None => Ok(None),
             },
             Event::Alias(anchor) => self.alias(pos, anchor),
@@ -146,10 +149,20 @@ impl<'t> Builder<'t> {
         self.stream = Some(Stream {
             list,
             pos: self.place.of(marker),
-            depth: self.stack.len(),
+            depth: Some(self.stack.len()),
             given: 0,
             around: self.total,
         });
+    }
+
+    /// What comes behind a sequence that was streamed is no item of it.
+    fn end_stream(&mut self) {
+        let open = self.stack.len();
+        if let Some(stream) = &mut self.stream
+            && stream.depth.is_some_and(|depth| open < depth)
+        {
+            stream.depth = None;
+        }
     }
 
     fn count(&mut self, pos: Pos, cost: Cost) -> Result<(), SyntaxError> {
@@ -222,7 +235,7 @@ impl<'t> Builder<'t> {
 
     fn place(&mut self, node: Node<'static>) -> Step {
         if let Some(stream) = &mut self.stream
-            && stream.depth == self.stack.len()
+            && stream.depth == Some(self.stack.len())
         {
             // Whether the items are bounded as a whole is for their receiver.
             self.total = stream.around;

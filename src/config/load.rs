@@ -57,6 +57,8 @@ pub struct Row {
 
 /// Environment variables of moat that are no settings.
 pub const RESERVED_ENV: [&str; 3] = ["MOAT_LOG", "MOAT_CONFIG", "MOAT_SOCKET"];
+/// What the names of variables begin with that are for moat's own tests.
+const TESTS_ENV: &str = "MOAT_TEST_";
 
 /// Settings and the environment variables of Calico for them (facts 7.5), each also with `CALICO_` in front.
 const CALICO_ENV: [(&str, &[&str]); 7] = [
@@ -90,7 +92,7 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Vec<ConfigError>> {
     let host = host.map(str::to_string);
     // Only the host's own layers name it, and the name chooses which resources count.
     let local = gathered.layers.split_off(local_from);
-    gathered.felix(&input.felix, host.as_deref());
+    gathered.felix(&input.felix, host.as_deref(), &local);
     gathered.layers.extend(local);
     if host.is_none() && gathered.errors.is_empty() {
         let message = format!("the system's name {:?} is not usable", input.hostname);
@@ -203,11 +205,16 @@ impl Gathered {
         true
     }
 
-    fn felix(&mut self, resources: &[(String, &BTreeMap<String, Value>)], host: Option<&str>) {
+    fn felix(
+        &mut self,
+        resources: &[(String, &BTreeMap<String, Value>)],
+        host: Option<&str>,
+        local: &[Layer],
+    ) {
         let node = host.map(|host| format!("node.{host}"));
         for wanted in std::iter::once("default").chain(node.as_deref()) {
             for (name, fields) in resources.iter().filter(|(name, _)| name == wanted) {
-                self.felix_one(name, fields);
+                self.felix_one(name, fields, local);
             }
         }
         let others = resources.iter().map(|(name, _)| name.as_str());
@@ -218,7 +225,7 @@ impl Gathered {
         }
     }
 
-    fn felix_one(&mut self, name: &str, fields: &BTreeMap<String, Value>) {
+    fn felix_one(&mut self, name: &str, fields: &BTreeMap<String, Value>, local: &[Layer]) {
         let mut layer = Layer::default();
         let mut ignored = Vec::new();
         for (field, value) in fields {
@@ -226,8 +233,17 @@ impl Gathered {
                 None => ignored.push(field.as_str()),
                 Some(_) if value.is_null() => {}
                 Some(param) => {
-                    let origin = Origin::Felix(name.into());
-                    self.errors.extend(layer.set_at(param, value, origin).err());
+                    let set = layer.set_at(param, value, Origin::Felix(name.into()));
+                    let own = local.iter().rev().find_map(|l| l.origin(param.name));
+                    match (set, own) {
+                        (Ok(()), _) => {}
+                        // What the host says itself holds, whatever stands here.
+                        (Err(error), Some(own)) => {
+                            self.notes
+                                .push(format!("{error}: no effect, {own} sets it"));
+                        }
+                        (Err(error), None) => self.errors.push(error),
+                    }
                 }
             }
         }
@@ -250,7 +266,8 @@ impl Gathered {
             let Some(setting) = name.strip_prefix("MOAT_") else {
                 continue;
             };
-            if RESERVED_ENV.contains(&name.as_str()) || value.is_empty() {
+            let is_reserved = RESERVED_ENV.contains(&name.as_str()) || name.starts_with(TESTS_ENV);
+            if is_reserved || value.is_empty() {
                 continue;
             }
             let origin = Origin::Env(name.clone());

@@ -278,6 +278,25 @@ fn felix_notes() {
 }
 
 #[test]
+fn a_value_that_means_nothing_is_no_error_where_the_host_has_its_own() {
+    let mut host = Host::with("interfaceExclude = ['kube-ipvs0']");
+    host.felix(
+        "default",
+        json!({"interfaceExclude": "/^veth/", "logPrefix": "a"}),
+    );
+    let loaded = host.good();
+    assert_eq!(loaded.settings.log_prefix, "a");
+    assert_eq!(loaded.settings.interface_exclude, ["kube-ipvs0"]);
+    let note = &loaded.notes[0];
+    assert!(
+        note.contains(": no effect, ") && note.ends_with("moat.toml:1 sets it"),
+        "{note}"
+    );
+    host.felix("node.web1", json!({"maxIpsetSize": "many"}));
+    assert_eq!(host.errors().len(), 1);
+}
+
+#[test]
 fn environment() {
     let mut host = Host::new();
     host.env("MOAT_STATE_DIR", "/s");
@@ -289,6 +308,7 @@ fn environment() {
     host.env("MOAT_FAILSAFE_INBOUND_HOST_PORTS", "none");
     host.env("MOAT_LOG_PREFIX", "");
     host.env("MOAT_LOG", "debug");
+    host.env("MOAT_TEST_PROGRAM", "/bin/true");
     host.env("PATH", "/bin");
     let s = host.good().settings;
     assert_eq!(

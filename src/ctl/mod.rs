@@ -63,8 +63,8 @@ struct Global {
     /// Form of the answer
     #[arg(short, long, global = true, value_name = "FORM", value_parser = Output::parse, default_value = "text")]
     output: Output,
-    /// Settings file, for commands that work offline
-    #[arg(long, global = true, value_name = "FILE", env = "MOAT_CONFIG")]
+    /// Settings file, of moat or of calicoctl, for commands that work offline or on a datastore
+    #[arg(short, long, global = true, value_name = "FILE", env = "MOAT_CONFIG")]
     config: Option<PathBuf>,
     /// Name of the host that questions are about, offline
     #[arg(long, global = true, value_name = "NAME")]
@@ -72,6 +72,12 @@ struct Global {
     /// Nothing: versions never stand in the way. Accepted for scripts written for calicoctl
     #[arg(long, global = true)]
     allow_version_mismatch: bool,
+    /// Nothing: no Kubernetes is asked. Accepted for scripts written for calicoctl
+    #[arg(long, global = true, value_name = "CONTEXT")]
+    context: Option<String>,
+    /// Nothing: there is no log. Accepted for scripts written for calicoctl
+    #[arg(short, long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -218,7 +224,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "moatctl", &mut script);
-            output::print_text(&String::from_utf8_lossy(&script))?;
+            output::print_raw(&String::from_utf8_lossy(&script))?;
             Ok(EX_OK)
         }
     }

@@ -50,6 +50,11 @@ impl Datastore {
     }
 
     /// None.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+
+    /// None.
     pub fn report(&self) -> Option<SourceReport> {
         None
     }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
-use super::shape;
+use super::{keys, shape};
 use crate::api::{Kind, Resource};
 
 const TIER_LABEL: &str = "projectcalico.org/tier";
@@ -14,16 +14,22 @@ pub const DEFAULT_PROFILE: &str = "projectcalico-default-allow";
 /// Metadata that only one datastore can know.
 const OWN: [&str; 4] = ["uid", "resourceVersion", "creationTimestamp", "generation"];
 
-/// The document of a resource to be stored: new, or in the place of one that is there.
-pub fn complete(resource: &Resource, before: Option<&Value>) -> Value {
+/// The document of a resource to be stored under this key: new, or in the place of one that is there.
+pub fn complete(resource: &Resource, before: Option<&Value>, key: &str) -> Value {
     let given = resource.raw.value();
     let kind = resource.id.kind;
-    let spec = spec(kind, &given["spec"]);
-    let name = match before.map(|b| &b["metadata"]["name"]) {
-        // Under the key of an old client it keeps the name that belongs to the key.
-        Some(Value::String(name)) => name.clone(),
-        _ => resource.id.name.clone(),
-    };
+    // Under the key of an old client it has the name that belongs to the key, and nothing that such a client does not know.
+    let name = keys::parse(key).map_or_else(|| resource.id.name.clone(), |id| id.name);
+    let is_old = name != resource.id.name;
+    let mut spec = spec(kind, &given["spec"]);
+    let had_tier = before.is_some_and(|b| !b["spec"]["tier"].is_null());
+    if is_old
+        && !had_tier
+        && given["spec"]["tier"].is_null()
+        && let Some(spec) = spec.as_object_mut()
+    {
+        spec.shift_remove("tier");
+    }
     let mut document = json!({
         "kind": kind.name(),
         "apiVersion": "projectcalico.org/v3",
@@ -78,8 +84,10 @@ fn metadata(
             labels.insert(label.into(), value);
         }
     }
-    if policy {
-        labels.insert(TIER_LABEL.into(), spec["tier"].clone());
+    if policy && let Some(tier) = spec.get("tier") {
+        labels.insert(TIER_LABEL.into(), tier.clone());
+    }
+    if policy && name == resource.id.name {
         let noted = json!({"name": resource.id.name}).to_string();
         annotations.insert(NAME_ANNOTATION.into(), noted.into());
     }
@@ -102,8 +110,16 @@ fn metadata(
 /// With the defaults that Calico's client fills in.
 fn spec(kind: Kind, given: &Value) -> Value {
     let mut spec = given.as_object().cloned().unwrap_or_default();
+    let cidr = given["cidr"].as_str().and_then(|text| text.parse().ok());
+    if let Some::<ipnet::IpNet>(cidr) = cidr.filter(|_| kind == Kind::IPPool) {
+        // However it is written, it is stored in one way.
+        spec.insert("cidr".to_owned(), cidr.to_string().into());
+    }
+    // What is empty counts as not given, but not where Calico tells the two apart.
+    let is_told_apart = kind == Kind::FelixConfiguration;
+    let is_empty = |value: &Value| !is_told_apart && (*value == "" || *value == json!([]));
     let mut default = |field: &str, value: Value| {
-        if spec.get(field).is_none_or(Value::is_null) {
+        if spec.get(field).is_none_or(|v| v.is_null() || is_empty(v)) {
             spec.insert(field.to_owned(), value);
         }
     };

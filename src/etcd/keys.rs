@@ -23,11 +23,20 @@ pub fn key(id: &ResourceId) -> String {
 
 /// The key under which an old client wrote a policy of the default tier; none for what has only one key.
 pub fn old_key(id: &ResourceId) -> Option<String> {
-    let is_old = id.name.starts_with(OLD_PREFIX);
-    (is_policy(id.kind) && !is_old).then(|| {
+    // Copies of others' policies have prefixes of their own.
+    let is_prefixed = [OLD_PREFIX, "knp.", "ossg."]
+        .iter()
+        .any(|prefix| id.name.starts_with(prefix));
+    (is_policy(id.kind) && !is_prefixed).then(|| {
         let name = format!("{OLD_PREFIX}{}", id.name);
         key(&ResourceId { name, ..id.clone() })
     })
+}
+
+/// Whether the key is that of a policy of the default tier which an old client wrote.
+pub fn is_old(key: &[u8]) -> bool {
+    let id = std::str::from_utf8(key).ok().and_then(parse);
+    id.is_some_and(|id| is_policy(id.kind) && id.name.starts_with(OLD_PREFIX))
 }
 
 /// What the keys of a kind begin with; of one namespace of it, if one is named.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::{self, Kind, ResourceId};
 use crate::dataplane::links::Links;
-use crate::etcd::{document, shape};
+use crate::etcd::{document, keys, shape};
 
 /// Says who made an endpoint, as Calico's own automatic endpoints say.
 const CREATED_BY: &str = "projectcalico.org/created-by";
@@ -85,7 +85,8 @@ impl Registration {
         let parsed = api::parse_bytes("registerHostEndpoint", given.to_string().as_bytes());
         match parsed.resources.first() {
             Some(resource) if !parsed.has_errors() => {
-                Ok(Some(document::complete(resource, before)))
+                let key = keys::key(&resource.id);
+                Ok(Some(document::complete(resource, before, &key)))
             }
             _ => {
                 let issues: Vec<String> = parsed.issues.iter().map(ToString::to_string).collect();

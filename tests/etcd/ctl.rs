@@ -10,7 +10,7 @@ use crate::server::{Etcd, KEYS};
 
 const MOATCTL: &str = env!("CARGO_BIN_EXE_moatctl");
 
-const POLICY: &str = r#"
+pub const POLICY: &str = r#"
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy
 metadata: {name: allow-ssh, resourceVersion: ""}
@@ -33,13 +33,13 @@ spec: {node: h2, interfaceName: eth0}
 "#;
 
 pub struct Site {
-    etcd: Etcd,
+    pub etcd: Etcd,
     pub host: Host,
 }
 
 pub struct Done {
     code: Option<i32>,
-    out: String,
+    pub out: String,
     pub err: String,
 }
 
@@ -93,7 +93,7 @@ impl Site {
         }
     }
 
-    fn run(&self, arguments: &[&str]) -> Done {
+    pub fn run(&self, arguments: &[&str]) -> Done {
         self.run_on("", arguments)
     }
 
@@ -148,28 +148,6 @@ fn documents_are_stored_as_calico_stores_them() {
         after["spec"]["ingress"][0]["destination"]["ports"],
         json!([22, 23])
     );
-}
-
-#[test]
-fn a_policy_of_an_old_client_keeps_its_key() {
-    let site = Site::new();
-    let old = r#"{"kind":"GlobalNetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"default.allow-ssh","uid":"u","creationTimestamp":"2020-01-01T00:00:00Z"},"spec":{"selector":"all()","types":["Ingress"]}}"#;
-    site.etcd
-        .put("globalnetworkpolicies/default.allow-ssh", old);
-    site.run(&["get", "gnp"]).says(0, "\nallow-ssh   default");
-    site.run_on(POLICY, &["create", "-f", "-"])
-        .says(1, "resource already exists: GlobalNetworkPolicy(allow-ssh)");
-    site.run_on(POLICY, &["apply", "-f", "-"])
-        .says(0, "Successfully applied");
-    let stored = site.stored("globalnetworkpolicies/default.allow-ssh");
-    assert_eq!(stored["metadata"]["name"], "default.allow-ssh");
-    assert_eq!(stored["metadata"]["uid"], "u");
-    assert_eq!(site.raw("globalnetworkpolicies/allow-ssh"), "");
-    site.run(&["delete", "gnp", "allow-ssh"]).says(
-        0,
-        "Successfully deleted 1 'GlobalNetworkPolicy' resource(s)",
-    );
-    assert_eq!(site.raw("globalnetworkpolicies/default.allow-ssh"), "");
 }
 
 #[test]
@@ -302,45 +280,6 @@ fn forms_of_answers() {
 }
 
 #[test]
-fn a_datastore_moves() {
-    let site = Site::new();
-    site.run_on(&format!("{ENDPOINTS}---{POLICY}"), &["apply", "-f", "-"])
-        .says(0, "Successfully applied 3 resource(s)");
-    let block = r#"{"cidr":"10.0.0.0/26"}"#;
-    let key = "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26";
-    site.etcd.ctl(&["put", key, block]);
-    site.run(&["datastore", "migrate", "lock"])
-        .says(0, "Datastore locked.");
-    assert_eq!(
-        site.stored("clusterinformations/default")["spec"]["datastoreReady"],
-        false
-    );
-    let export = site.run(&["datastore", "migrate", "export"]);
-    let file = site.host.path("export");
-    std::fs::write(&file, &export.out).unwrap();
-    let file = file.display().to_string();
-    let import = ["datastore", "migrate", "import", "-f", &file];
-    site.run(&import).says(1, "the datastore is not empty");
-    site.etcd.ctl(&["del", "--prefix", "/calico/"]);
-    site.run(&import).says(0, "Successfully imported");
-    assert_eq!(site.stored("hostendpoints/web1")["spec"]["node"], "h1");
-    assert_eq!(
-        site.etcd.ctl(&["get", "--print-value-only", key]).trim(),
-        block
-    );
-    assert_eq!(
-        site.stored("clusterinformations/default")["spec"]["datastoreReady"],
-        false
-    );
-    site.run(&["datastore", "migrate", "unlock"])
-        .says(0, "Datastore unlocked.");
-    assert_eq!(
-        site.stored("clusterinformations/default")["spec"]["datastoreReady"],
-        true
-    );
-}
-
-#[test]
 fn calicoctls_configuration_is_understood() {
     let site = Site::new();
     let file = site.host.path("calicoctl.cfg");
@@ -356,6 +295,44 @@ fn calicoctls_configuration_is_understood() {
     std::fs::write(&file, config.replace(":2379", ":2")).unwrap();
     site.run_with(&head, "", &["get", "hep"])
         .says(69, "http://127.0.0.1:2");
+}
+
+/// With the file where calicoctl has it, and nothing else in /etc.
+#[test]
+fn calicoctls_file_of_a_cluster_is_not_in_the_way() {
+    let site = Site::new();
+    let socket = site.host.path("run/moatd.sock").display().to_string();
+    let get = |spec: &str, endpoints: &str| {
+        let script = "mount -t tmpfs none /etc && mkdir /etc/calico && printf '%s' \"$1\" > /etc/calico/calicoctl.cfg && exec \"$2\" --socket \"$3\" get hep";
+        let file = format!(
+            "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata: {{}}\nspec: {{{spec}}}\n"
+        );
+        let done = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "sh", &file, MOATCTL, &socket])
+            .env("ETCD_ENDPOINTS", endpoints)
+            .output()
+            .unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    for spec in [
+        "datastoreType: kubernetes, kubeconfig: /root/.kube/config",
+        "",
+    ] {
+        let (code, said) = get(spec, "");
+        assert!(
+            code == Some(69) && said.contains("is moatd running?"),
+            "{said}"
+        );
+    }
+    let (code, said) = get("datastoreType: etcdv3", "");
+    assert!(
+        code == Some(78) && said.contains("etcdEndpoints is missing"),
+        "{said}"
+    );
+    // It goes before the environment, as for calicoctl.
+    let nowhere = "http://127.0.0.1:1";
+    let (code, said) = get(r#"etcdEndpoints: "http://127.0.0.1:2379""#, nowhere);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
 }
 
 #[test]

@@ -91,6 +91,10 @@ pub fn as_number(at: &At<'_>) -> Option<()> {
         .split_once('.')
         .is_some_and(|(high, low)| half(high) && half(low));
     let plain = text.parse::<u32>().is_ok() && !text.starts_with('+');
+    if dotted && at.node.is_number() {
+        // 1.10 is 1.1 for everybody else.
+        return read::text(at).map(drop);
+    }
     if dotted || plain {
         Some(())
     } else {

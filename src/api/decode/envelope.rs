@@ -7,7 +7,7 @@ use super::schema::{self, Ty};
 use super::{names, quoted, read};
 use crate::api::issue::did_you_mean;
 use crate::api::types::{Kind, Metadata, ResourceId};
-use crate::api::yaml::{Node, Value};
+use crate::api::yaml::{Key, Node, Value};
 
 /// The only version there is.
 pub const API_VERSION: &str = "projectcalico.org/v3";
@@ -152,7 +152,7 @@ pub fn metadata(document: &Fields<'_>, kind: Kind) -> Option<Metadata> {
     document.required("metadata", |at| {
         let fields = Fields::of(at)?;
         match fields.get("name") {
-            Some(at) => name(&at, kind),
+            Some(at) => name(&at, kind, document.at.node.get("spec")),
             None if kind == Kind::WorkloadEndpoint
                 && identify(kind, document.at.node).is_some() => {}
             None => fields.missing_because("name", "is required"),
@@ -193,13 +193,32 @@ fn name_rule(kind: Kind) -> fn(&str) -> Result<(), Message> {
     }
 }
 
-fn name(at: &At<'_>, kind: Kind) {
+fn name(at: &At<'_>, kind: Kind, spec: Option<&Node>) {
     let Some(name) = read::valid(at, name_rule(kind)) else {
         return;
     };
-    if kind == Kind::Profile && name == BUILT_IN_PROFILE {
+    let is_built_in = kind == Kind::Profile && name == BUILT_IN_PROFILE;
+    if is_built_in && !spec.is_some_and(allows_everything) {
         at.complain("this profile is built in and allows everything; it cannot be defined");
     }
+}
+
+/// Whether it says what the built-in profile means anyway, as in a list of all profiles that calicoctl printed.
+fn allows_everything(spec: &Node) -> bool {
+    let is_allow = |rule: &Node| {
+        let entries = rule.entries().unwrap_or_default();
+        let is_plain = |(key, value): &(Key<'_>, Node<'_>)| match &*key.name {
+            "action" => value.text() == Some("Allow"),
+            "source" | "destination" => value.entries().is_some_and(<[_]>::is_empty),
+            _ => false,
+        };
+        rule.get("action").is_some() && entries.iter().all(is_plain)
+    };
+    let allows = |field: &str| match spec.get(field).map(Node::items) {
+        Some([rule]) => is_allow(rule),
+        _ => false,
+    };
+    spec.entries().is_some_and(|all| all.len() == 2) && allows("ingress") && allows("egress")
 }
 
 fn namespace(at: &At<'_>, kind: Kind) -> Option<()> {

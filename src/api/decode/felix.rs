@@ -120,6 +120,9 @@ const PORTS: &[&str] = &[
 
 const DURATIONS: &[&str] = &[
     "dataplaneWatchdogTimeout",
+    "debugSimulateCalcGraphHangAfter",
+    "debugSimulateDataplaneApplyDelay",
+    "debugSimulateDataplaneHangAfter",
     "endpointReportingDelay",
     "flowLogsFlushInterval",
     "interfaceRefreshInterval",
@@ -153,6 +156,7 @@ const TEXTS: &[&str] = &[
     "deviceRouteSourceAddressIPv6",
     "endpointStatusPathPrefix",
     "featureDetectOverride",
+    "featureGates",
     "floatingIPs",
     "flowLogsGoldmaneServer",
     "flowLogsLocalReporter",

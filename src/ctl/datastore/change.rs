@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::db::{Db, Stored};
 use super::words::{note, refusal, writable};
-use super::{Inputs, cut};
+use super::{Inputs, cut, pool};
 use crate::api::{Kind, Resource, ResourceId, Spec};
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
 use crate::etcd::Condition;
@@ -92,7 +92,12 @@ impl Change {
     }
 
     fn one(&self, db: &mut Db, verb: Verb, resource: &Resource) -> Result<(), Failure> {
-        writable(resource.id.kind)?;
+        let operation = if verb == Verb::Create {
+            "create"
+        } else {
+            "Update"
+        };
+        writable(&resource.id, operation)?;
         let given = resource.meta.version.clone();
         for _ in 0..TRIES {
             let before = db.get(&resource.id)?;
@@ -133,21 +138,13 @@ pub fn warn(db: &mut Db, changed: &[Resource], removed: &[ResourceId]) -> Result
 
 /// Writes unless somebody else came before; says whether it did.
 fn write(db: &mut Db, resource: &Resource, before: Option<&Stored>) -> Result<bool, Failure> {
-    let stored = document::complete(resource, before.map(|b| &b.document));
-    let (key, stored, condition) = match before {
-        Some(before) => {
-            let id = keys::parse(&before.key);
-            let name = id.map_or(resource.id.name.clone(), |id| id.name);
-            let mut stored = stored;
-            stored["metadata"]["name"] = name.into();
-            (
-                before.key.clone(),
-                stored,
-                Condition::Revision(before.revision),
-            )
-        }
-        None => (keys::key(&resource.id), stored, Condition::Absent),
+    let (key, condition) = match before {
+        Some(before) => (before.key.clone(), Condition::Revision(before.revision)),
+        None => (db.new_key(resource)?, Condition::Absent),
     };
+    let held = before.map(|b| &b.document);
+    let stored = document::complete(resource, held, &key);
+    pool::check(db, &stored, held)?;
     Ok(db.put(&key, condition, &stored)?.is_some())
 }
 
@@ -194,9 +191,10 @@ pub fn initialize(db: &mut Db) -> Result<(), Failure> {
     for document in documents {
         let parsed = crate::api::parse_bytes("moatctl", document.to_string().as_bytes());
         for resource in parsed.resources {
-            let stored = document::complete(&resource, None);
+            let key = keys::key(&resource.id);
+            let stored = document::complete(&resource, None, &key);
             // What is there already stays.
-            db.put(&keys::key(&resource.id), Condition::Absent, &stored)?;
+            db.put(&key, Condition::Absent, &stored)?;
         }
     }
     Ok(())

@@ -5,11 +5,13 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::access;
 
-use crate::api::{Kind, ResourceId};
+use crate::api::{Kind, Resource, ResourceId};
 use crate::ctl::{EX_NO, EX_UNAVAILABLE, Failure, Global};
 use crate::etcd::{Access, Client, Condition, EtcdError, KeyValue, Write, prefix_end};
 use crate::etcd::{document, keys, shape};
 
+/// Calico's first version that stores policies under their own names.
+const NEW_NAMES: (u32, u32) = (3, 32);
 /// Keys of one page of a list.
 const PAGE: i64 = 500;
 
@@ -21,6 +23,9 @@ pub struct Db {
     global: Global,
     /// The revision that the last scan is of.
     seen: i64,
+    /// Whether others look for policies under the keys of old clients, once that is known.
+    old_names: Option<bool>,
+    old_fallback: bool,
 }
 
 /// A resource as it is stored.
@@ -48,6 +53,8 @@ impl Db {
             access,
             global: global.clone(),
             seen: 0,
+            old_names: None,
+            old_fallback: false,
         })
     }
 
@@ -70,6 +77,50 @@ impl Db {
             }
         }
         Ok(None)
+    }
+
+    /// The key under which a resource that is new will be found by the other clients of this datastore.
+    pub fn new_key(&mut self, resource: &Resource) -> Result<String, Failure> {
+        let usual = keys::key(&resource.id);
+        let tier = &resource.raw.value()["spec"]["tier"];
+        let is_default = tier.is_null() || tier == "default";
+        match keys::old_key(&resource.id).filter(|_| is_default) {
+            Some(old) if self.has_old_names()? => Ok(old),
+            _ => Ok(usual),
+        }
+    }
+
+    /// Calico says which version it is; where only calicoctl is used, the policies that it wrote tell.
+    fn has_old_names(&mut self) -> Result<bool, Failure> {
+        if let Some(known) = self.old_names {
+            return Ok(known);
+        }
+        let information = self.get_key(keys::CLUSTER_INFORMATION)?;
+        let information = information
+            .and_then(|found| serde_json::from_slice::<Value>(&found.value).ok())
+            .unwrap_or_default();
+        let version = information["spec"]["calicoVersion"].as_str();
+        let old = match version.and_then(minor) {
+            Some(version) => version < NEW_NAMES,
+            None => self.holds_old_names()?,
+        };
+        self.old_names = Some(old);
+        Ok(old)
+    }
+
+    /// What holds where neither a version nor a policy tells, as in an empty datastore.
+    pub fn prefer_old_names(&mut self, old: bool) {
+        self.old_fallback = old;
+    }
+
+    fn holds_old_names(&mut self) -> Result<bool, Failure> {
+        for kind in [Kind::GlobalNetworkPolicy, Kind::NetworkPolicy] {
+            let found = self.scan(&keys::prefix(kind, None))?;
+            if found.iter().any(|kv| keys::is_old(&kv.key)) {
+                return Ok(true);
+            }
+        }
+        Ok(self.old_fallback)
     }
 
     /// The value of a key.
@@ -137,6 +188,13 @@ impl Db {
     }
 }
 
+/// Major and minor number of a version such as `v3.28.5`.
+fn minor(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
+}
+
 fn failure(error: &EtcdError) -> Failure {
     match error {
         EtcdError::Refused { .. } => Failure::new(EX_NO, error.to_string()),
@@ -157,4 +215,16 @@ fn stored(found: KeyValue) -> Result<Stored, Failure> {
         key,
         revision: found.revision,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::minor;
+
+    #[test]
+    fn versions() {
+        assert_eq!(minor("v3.28.5"), Some((3, 28)));
+        assert_eq!(minor("3.32.0-0.dev-12"), Some((3, 32)));
+        assert_eq!(minor("master"), None);
+    }
 }

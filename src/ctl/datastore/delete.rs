@@ -78,7 +78,7 @@ impl Delete {
     }
 
     fn one(&self, db: &mut Db, id: &ResourceId, version: &str) -> Result<(), Failure> {
-        writable(id.kind)?;
+        writable(id, "Delete")?;
         let Some(before) = db.get(id)? else {
             return match self.skip_not_exists {
                 true => Ok(()),

@@ -29,8 +29,13 @@ impl Diff {
         let mut db = Db::open(global)?;
         let mut lines = Vec::new();
         for resource in &resources {
-            let before = db.get(&resource.id)?.map(|stored| stored.document);
-            let after = document::complete(resource, before.as_ref());
+            let stored = db.get(&resource.id)?;
+            let key = match &stored {
+                Some(stored) => stored.key.clone(),
+                None => db.new_key(resource)?,
+            };
+            let before = stored.map(|stored| stored.document);
+            let after = document::complete(resource, before.as_ref(), &key);
             let after = document::shown(after, 0);
             let text = |value: &Value| to_yaml(&document::exported(value.clone()));
             let old = before.as_ref().map(text).unwrap_or_default();

@@ -6,10 +6,11 @@ use serde_json::{Map, Value};
 use super::change::warn;
 use super::db::{Db, Stored};
 use super::patch::{merge, operations};
+use super::pool;
 use super::words::{failed, note, one, refusal, writable};
 use crate::api::{self, Resource, ResourceId};
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, files, output};
-use crate::etcd::{Condition, document, keys};
+use crate::etcd::{Condition, document};
 
 /// Others may come before so often.
 const TRIES: u32 = 5;
@@ -165,7 +166,7 @@ fn update(
     dry_run: bool,
     mut change: impl FnMut(&mut Value) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    writable(id.kind)?;
+    writable(id, "Update").map_err(|e| failed_update(&e))?;
     for _ in 0..TRIES {
         let before = db
             .get(id)?
@@ -173,6 +174,7 @@ fn update(
         let mut document = before.document.clone();
         change(&mut document)?;
         let (resource, stored) = checked(id, &before, &document)?;
+        pool::check(db, &stored, Some(&before.document)).map_err(|e| failed_update(&e))?;
         warn(db, std::slice::from_ref(&resource), &[])?;
         let condition = Condition::Revision(before.revision);
         if dry_run || db.put(&before.key, condition, &stored)?.is_some() {
@@ -180,6 +182,11 @@ fn update(
         }
     }
     Err(refusal("update conflict", id))
+}
+
+fn failed_update(failure: &Failure) -> Failure {
+    let text = format!("updating existing resource: {}", failure.message);
+    Failure::new(failure.code, text)
 }
 
 /// The document to be stored, if it is still a valid one of the same resource.
@@ -192,10 +199,7 @@ fn checked(
     files::complain(&parsed.issues);
     match parsed.resources.first() {
         Some(resource) if !parsed.has_errors() && resource.id == *id => {
-            let mut stored = document::complete(resource, Some(&before.document));
-            if let Some(held) = keys::parse(&before.key) {
-                stored["metadata"]["name"] = held.name.into();
-            }
+            let stored = document::complete(resource, Some(&before.document), &before.key);
             Ok((resource.clone(), stored))
         }
         _ => {

@@ -123,7 +123,7 @@ fn look_up(db: &mut Db, ids: Vec<ResourceId>) -> Result<Found, Failure> {
 }
 
 /// Without what belongs to this datastore; as with calicoctl, there is a time of creation that says nothing.
-fn export(found: &mut Value) {
+pub fn export(found: &mut Value) {
     if let Some(items) = found.get_mut("items").and_then(Value::as_array_mut) {
         items.iter_mut().for_each(export);
         return;
@@ -174,7 +174,7 @@ fn data(output: Output, found: &[Value]) -> Result<(), Failure> {
 }
 
 /// With the fields of each mapping in the order of their names.
-fn sorted(value: &Value) -> Value {
+pub fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let map: BTreeMap<&String, Value> = map.iter().map(|(k, v)| (k, sorted(v))).collect();

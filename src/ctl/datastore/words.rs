@@ -2,15 +2,25 @@
 
 use crate::api::{Kind, ResourceId};
 use crate::ctl::{EX_NO, EX_USAGE, Failure};
+use crate::etcd::document;
 
-/// Kinds that only Calico's own programs write.
-pub fn writable(kind: Kind) -> Result<(), Failure> {
+/// Refuses what only Calico's own programs write, and the profile that is built in.
+pub fn writable(id: &ResourceId, verb: &str) -> Result<(), Failure> {
     use Kind::*;
+    let no = |text: String| Err(Failure::new(EX_NO, text));
+    let (kind, name) = (id.kind, &id.name);
     match kind {
-        ClusterInformation | IPAMBlock | IPAMHandle | BlockAffinity => {
-            let text =
-                format!("operation is not supported on {kind}: only Calico's programs write it");
-            Err(Failure::new(EX_NO, text))
+        ClusterInformation | IPAMBlock | IPAMHandle | BlockAffinity => no(format!(
+            "operation is not supported on {kind}: only Calico's programs write it"
+        )),
+        Profile if *name == document::DEFAULT_PROFILE && verb == "create" => {
+            no(format!("resource already exists: {name}"))
+        }
+        Profile if *name == document::DEFAULT_PROFILE => {
+            let done = format!("{}d", verb.to_lowercase());
+            no(format!(
+                "operation {verb} is not supported on {name}: The profile \"{name}\" is a default provided by Calico and cannot be {done}"
+            ))
         }
         _ => Ok(()),
     }

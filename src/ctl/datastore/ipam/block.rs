@@ -66,6 +66,29 @@ impl Block {
         self.value["attributes"].get(usize::try_from(index).ok()?)
     }
 
+    /// The addresses in use, each with its attributes.
+    pub fn uses(&self) -> impl Iterator<Item = (IpAddr, &Value)> {
+        let used = |(n, index): (u128, &Value)| {
+            let attributes = self.value["attributes"].get(index.as_u64()? as usize);
+            let ip = match self.net.network() {
+                IpAddr::V4(v4) => IpAddr::from((u32::from(v4) + n as u32).to_be_bytes()),
+                IpAddr::V6(v6) => IpAddr::from((u128::from(v6) + n).to_be_bytes()),
+            };
+            Some((ip, attributes.unwrap_or(&Value::Null)))
+        };
+        (0..).zip(self.allocations()).filter_map(used)
+    }
+
+    /// Whose it is, if anybody's.
+    pub fn affinity(&self) -> Option<&str> {
+        self.value["affinity"].as_str()
+    }
+
+    /// Of which host it is, if of one.
+    pub fn host(&self) -> Option<&str> {
+        self.affinity()?.strip_prefix("host:")
+    }
+
     fn place(&self, ip: IpAddr) -> Option<usize> {
         let inside = self.net.contains(&ip);
         let place = number(ip).checked_sub(number(self.net.network()))?;
@@ -144,6 +167,12 @@ mod tests {
         let ip = |n: u8| IpAddr::from([192, 168, 1, n]);
         assert_eq!(block.attributes(ip(1)).unwrap()["handle_id"], "b");
         assert!(block.attributes(ip(3)).is_none() && block.attributes(ip(9)).is_none());
+        let uses: Vec<IpAddr> = block.uses().map(|(ip, _)| ip).collect();
+        assert_eq!(uses, [ip(0), ip(1), ip(2)]);
+        let six = json!({"cidr": "fd00::/122", "allocations": [null, 0], "attributes": []});
+        let six = Block::new(String::new(), 1, six).unwrap();
+        let uses: Vec<String> = six.uses().map(|(ip, _)| ip.to_string()).collect();
+        assert_eq!(uses, ["fd00::1"]);
         let after = block.without(ip(0)).unwrap();
         assert_eq!(after["allocations"], json!([null, 0, 0, null]));
         assert_eq!(after["unallocated"], json!([3, 0]));

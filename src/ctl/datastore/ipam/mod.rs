@@ -1,8 +1,12 @@
 //! `moatctl ipam`: what Calico's address management keeps in the datastore, and changes of it, in calicoctl's words.
 
 mod block;
+mod borrowed;
+mod check;
 mod release;
 mod show;
+
+pub use block::Block;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -16,6 +20,8 @@ use crate::etcd::{Condition, Write, keys};
 pub enum Ipam {
     /// Show how many addresses of each pool are in use, or who uses one
     Show(show::Show),
+    /// Compare the addresses that are assigned with those that are in use
+    Check(check::Check),
     /// Set how hosts take addresses
     Configure(Configure),
     /// Give an address back that nothing uses any more
@@ -35,6 +41,7 @@ impl Ipam {
     pub fn run(&self, global: &Global) -> Outcome {
         match self {
             Ipam::Show(show) => show.run(global),
+            Ipam::Check(check) => check.run(global),
             Ipam::Configure(configure) => configure.run(global),
             Ipam::Release(release) => release.run(global),
         }

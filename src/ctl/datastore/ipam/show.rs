@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::block::Block;
-use super::{config_key, read, usual};
+use super::{borrowed, config_key, read, usual};
 use crate::api::Kind;
 use crate::ctl::datastore::db::Db;
 use crate::ctl::datastore::render;
@@ -22,6 +22,9 @@ pub struct Show {
     /// Also the blocks of each pool
     #[arg(long)]
     show_blocks: bool,
+    /// Addresses that hosts took of blocks of others
+    #[arg(long)]
+    show_borrowed: bool,
     /// How hosts take addresses
     #[arg(long)]
     show_configuration: bool,
@@ -37,6 +40,7 @@ impl Show {
         } else {
             let blocks = Block::all(&mut db)?;
             match self.ip {
+                None if self.show_borrowed => borrowed::table(&blocks),
                 Some(ip) => one(ip, &blocks),
                 None => {
                     let pools = db.list(Kind::IPPool, None)?;
@@ -138,7 +142,7 @@ fn five(number: f64) -> String {
 }
 
 /// A table with lines around it: titles in the middle, numbers to the right.
-fn boxed(header: &[&str], rows: &[Vec<String>]) -> String {
+pub fn boxed(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |n: usize| {
         let cells = rows.iter().map(|row| row[n].len());
         cells.max().unwrap_or(0).max(header[n].len())
