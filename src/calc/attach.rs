@@ -88,7 +88,7 @@ fn is_excluded(
     iface: &str,
 ) -> bool {
     workloads.contains_key(iface)
-        || calculator.exclude.iter().any(|x| x == iface)
+        || calculator.exclude.contains(iface)
         || calculator
             .live
             .policy()

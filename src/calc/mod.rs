@@ -37,7 +37,7 @@ pub use model::*;
 pub use rules::DEFAULT_ALLOW;
 
 use crate::api::{Issue, Kind, Origin, Profile, Resource, ResourceId, Spec, Tier};
-use crate::config::Settings;
+use crate::config::{Interfaces, Settings};
 use crate::dataplane::links::Links;
 use endpoints::Local;
 use holders::{Holder, Holders};
@@ -60,7 +60,7 @@ pub struct Host {
 #[derive(Debug)]
 pub struct Calculator {
     links: Links,
-    exclude: Vec<String>,
+    exclude: Interfaces,
     holders: Holders,
     sets: Sets,
     tiers: BTreeMap<String, Tier>,
@@ -96,7 +96,7 @@ impl Calculator {
     pub fn new(host: Host, settings: &Settings) -> Calculator {
         Calculator {
             links: host.links,
-            exclude: settings.interface_exclude.clone(),
+            exclude: Interfaces::new(&settings.interface_exclude),
             holders: Holders::default(),
             sets: Sets::default(),
             tiers: BTreeMap::new(),
@@ -121,7 +121,7 @@ impl Calculator {
     /// New settings. The node name cannot change: make a new calculator.
     pub fn set_settings(&mut self, settings: &Settings) {
         self.live.set_options(attach::options(settings));
-        self.exclude = settings.interface_exclude.clone();
+        self.exclude = Interfaces::new(&settings.interface_exclude);
         self.attach_again = true;
     }
 

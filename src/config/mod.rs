@@ -7,6 +7,7 @@
 mod error;
 mod failsafe;
 mod file;
+mod interfaces;
 mod layer;
 mod load;
 mod params;
@@ -17,6 +18,7 @@ mod value;
 
 pub use error::ConfigError;
 pub use failsafe::Failsafe;
+pub use interfaces::Interfaces;
 pub use layer::Origin;
 pub use load::{Input, Loaded, RESERVED_ENV, Row, load, load_saved};
 pub use params::{PARAMS, Param, example_file, reference_markdown};

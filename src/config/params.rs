@@ -155,7 +155,7 @@ pub const PARAMS: &[Param] = &[
     ),
     felix(
         "interfacePrefix",
-        Kind::Interfaces,
+        Kind::Prefixes,
         "[\"cali\"]",
         "Interfaces whose name starts with one of these belong to workloads on this host.",
     ),

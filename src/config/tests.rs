@@ -282,7 +282,7 @@ fn a_value_that_means_nothing_is_no_error_where_the_host_has_its_own() {
     let mut host = Host::with("interfaceExclude = ['kube-ipvs0']");
     host.felix(
         "default",
-        json!({"interfaceExclude": "/^veth/", "logPrefix": "a"}),
+        json!({"interfaceExclude": "/^veth(/", "logPrefix": "a"}),
     );
     let loaded = host.good();
     assert_eq!(loaded.settings.log_prefix, "a");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::error::{Bad, did_you_mean};
 use super::failsafe;
+use super::interfaces;
 
 /// What a setting holds and which spellings it accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +21,9 @@ pub enum Kind {
     Hostname,
     /// One of these words, in any case.
     Choice(&'static [&'static str]),
-    /// A list of interface names or prefixes.
+    /// A list of the beginnings of interface names.
+    Prefixes,
+    /// A list of interface names and regular expressions.
     Interfaces,
     /// A 32 bit mask.
     Mask,
@@ -48,8 +51,6 @@ pub enum Kind {
 
 /// The kernel cuts log prefixes off after 29 characters; two are ours (`: `).
 const MAX_LOG_PREFIX: usize = 27;
-/// The kernel's limit for interface names.
-const MAX_INTERFACE: usize = 15;
 /// Policy needs this many bits of a packet mark.
 const MIN_MARK_BITS: u32 = 4;
 /// More entries than this in a plain list are a mistake.
@@ -64,7 +65,8 @@ impl Kind {
             Kind::Dirs => "list of absolute paths".into(),
             Kind::Hostname => "host name".into(),
             Kind::Choice(words) => words.join(", ").replace(", ", " | "),
-            Kind::Interfaces => "list of names, or \"none\"".into(),
+            Kind::Prefixes => "list of names, or \"none\"".into(),
+            Kind::Interfaces => "list of names and \"/REGULAR EXPRESSIONS/\", or \"none\"".into(),
             Kind::Mask => format!("32 bit mask with at least {MIN_MARK_BITS} bits"),
             Kind::Failsafes(_) => "list of \"PROTOCOL:PORT\", \"PROTOCOL:NET:PORT\" or \
                 {protocol, port, net}; or \"calico\", \"none\""
@@ -93,8 +95,9 @@ impl Kind {
             },
             Kind::Hostname => text(value, "a host name").and_then(hostname),
             Kind::Choice(words) => text(value, "a word").and_then(|text| choice(text, words)),
-            Kind::Interfaces if value == "none" => Ok(json!([])),
-            Kind::Interfaces => list(value, interface).map(Value::from),
+            Kind::Prefixes | Kind::Interfaces if value == "none" => Ok(json!([])),
+            Kind::Prefixes => list(value, interfaces::name).map(Value::from),
+            Kind::Interfaces => list(value, interfaces::pattern).map(Value::from),
             Kind::Mask => mask::parse(value).map(|mask| mask::text(mask).into()),
             Kind::Failsafes(calico) => failsafe::parse(value, calico).map(|list| json!(list)),
             Kind::Bool => boolean(value),
@@ -178,21 +181,6 @@ fn choice(text: &str, words: &[&str]) -> Result<Value, Bad> {
             })
         }
     }
-}
-
-fn interface(text: &str) -> Result<Value, Bad> {
-    if text.len() > 1 && text.starts_with('/') && text.ends_with('/') {
-        return Err(Bad::new(format!(
-            "regular expressions such as `{text}` are not supported"
-        ))
-        .help("list the names"));
-    }
-    let good = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
-    if text.is_empty() || text.len() > MAX_INTERFACE || !text.chars().all(good) {
-        let allowed = "1 to 15 letters, digits, `.`, `_`, `-` and `@` are allowed";
-        return Err(Bad::new(format!("{text:?} is not an interface name")).help(allowed));
-    }
-    Ok(text.into())
 }
 
 fn url(text: &str) -> Result<Value, Bad> {

@@ -15,7 +15,7 @@ fn felix_spellings() {
         json!({
             "iptablesBackend": "NFT", "chainInsertMode": "Append", "iptablesMarkMask": 0xff00_0000_u32,
             "iptablesFilterDenyAction": "REJECT", "defaultEndpointToHostAction": "RETURN",
-            "interfacePrefix": "cali,tap", "interfaceExclude": "none", "logPrefix": "none",
+            "interfacePrefix": "cali,tap", "interfaceExclude": "eth9,/^tun/", "logPrefix": "none",
             "iptablesRefreshInterval": "1m30.5s", "logSeverityScreen": "debug", "ipv6Support": false,
             "failsafeInboundHostPorts": [{"protocol": "TCP", "port": 22, "net": "10.1.2.3/8"}],
             "failsafeOutboundHostPorts": [], "healthEnabled": true, "healthHost": "localhost",
@@ -29,7 +29,9 @@ fn felix_spellings() {
     assert_eq!(s.iptables_filter_deny_action, DenyAction::Reject);
     assert_eq!(s.default_endpoint_to_host_action, HostAction::Return);
     assert_eq!(s.interface_prefix, ["cali", "tap"]);
-    assert!(s.interface_exclude.is_empty() && s.log_prefix.is_empty() && !s.ipv6_support);
+    assert!(
+        s.interface_exclude == ["eth9", "/^tun/"] && s.log_prefix.is_empty() && !s.ipv6_support
+    );
     assert_eq!(s.iptables_refresh_interval, Duration::from_millis(90_500));
     assert_eq!(s.log_severity_screen, Severity::Debug);
     assert_eq!(
@@ -61,8 +63,8 @@ fn bad_values() {
             "\"\" is not an interface name",
         ),
         (
-            "interfaceExclude = ['/kube.*/']",
-            "regular expressions such as `/kube.*/`",
+            "interfaceExclude = ['/kube(.*/']",
+            "`/kube(.*/` is not a regular expression: unclosed group",
         ),
         ("chainInsertMode = 'first'", "none of insert, append"),
         (
