@@ -43,7 +43,7 @@ readme_blocks() {
 }
 
 # readme_block NUMBER: typed by root in its home; questions are answered with yes.
-readme_block() { yes | inside sh -exc "cd /root; $(<"$WORK/readme.$1")"; }
+readme_block() { inside sh -exc "cd /root; $(<"$WORK/readme.$1")" < <(yes); }
 
 runs_open() {
     inside systemctl is-active moatd moat-boot
