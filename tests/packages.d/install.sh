@@ -19,8 +19,8 @@ install_readme() {
     echo 1 >"$WORK/root/etc/dnf/vars/releasever"
     check 'dnf: as README says' readme_block 2
     check 'dnf: it runs, and enforces nothing' runs_open
-    pm remove
-    pm purge
+    step='dnf: remove and purge'
+    { pm remove; pm purge; } >"$WORK/log" 2>&1
     check 'tarball: as README says' readme_block 3
     check 'tarball: it runs, and enforces nothing' runs_open
     step='the container image'
