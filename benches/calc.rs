@@ -38,7 +38,7 @@ impl Site {
         let options = Options::new(&settings, true);
         let mut calculator = Calculator::new(host, &settings);
         for document in documents {
-            calculator.upsert(&parse(&document));
+            calculator.upsert(&world::parse(&document));
         }
         calculator.flush();
         let mut compiler = Compiler::new(options.clone());
@@ -64,35 +64,9 @@ impl Site {
 }
 
 fn settings() -> Settings {
-    let nowhere = std::path::Path::new("/nonexistent/moat.toml");
-    let input = Input {
-        config_file: nowhere,
-        explicit: false,
-        vendor_dir: nowhere,
-        env: Vec::new(),
-        node: Some(world::HOST),
-        felix: Vec::new(),
-        hostname: world::HOST.to_owned(),
-    };
-    load(&input).expect("valid settings").settings
-}
-
-fn parse(document: &str) -> Resource {
-    let parsed = api::parse_bytes("world.json", document.as_bytes());
-    assert!(!parsed.has_errors(), "{:?}", parsed.issues);
-    parsed.resources.into_iter().next().expect("one resource")
-}
-
-/// The policies of the world, and one as it is and with another port.
-fn policies(size: Size) -> (Vec<String>, [Resource; 2]) {
-    let policies = world::policies(SEED, size, "192.0.2.1");
-    let is_third = |p: &&String| p.contains("\"name\":\"p0003\"");
-    let document = policies.iter().find(is_third).expect("a policy");
-    let port = document.split("\"ports\":[").nth(1);
-    let port = port.and_then(|t| t.split(']').next()).expect("a port");
-    let other = document.replacen(&format!("[{port}]"), "[50123]", 1);
-    let pair = [parse(document), parse(&other)];
-    (policies, pair)
+    load(&Input::bare(world::HOST))
+        .expect("valid settings")
+        .settings
 }
 
 fn changes(criterion: &mut Criterion) {
@@ -103,7 +77,8 @@ fn changes(criterion: &mut Criterion) {
             endpoints: endpoints.unwrap_or(size.endpoints),
             ..size
         };
-        let (policies, policy) = policies(size);
+        let policies = world::policies(SEED, size, "192.0.2.1");
+        let policy = world::changed_policy(&policies);
         let workloads: Vec<Workload> = world::workloads(SEED, size).collect();
         let documents = policies.iter().cloned();
         let mut site = Site::new(documents.chain(workloads.iter().map(Workload::json)));
@@ -120,10 +95,10 @@ fn changes(criterion: &mut Criterion) {
                 ..dev.clone()
             },
         };
-        let label = [parse(&dev.json()), parse(&moved.json())];
+        let label = [world::parse(&dev.json()), world::parse(&moved.json())];
         let zone = |zone: &str| {
             let json = other.json();
-            parse(&json.replace("\"zone\":\"", &format!("\"zone\":\"{zone}")))
+            world::parse(&json.replace("\"zone\":\"", &format!("\"zone\":\"{zone}")))
         };
         let nobody = [zone("x"), zone("y")];
         let mut group = criterion.benchmark_group(name);

@@ -2,6 +2,8 @@
 //!
 //! The same seed and size give the same world, byte for byte.
 
+use moat::api::{self, Resource};
+
 /// Labels `app=a0` and so on.
 pub const APPS: usize = 1000;
 const ENVS: [&str; 3] = ["prod", "dev", "stage"];
@@ -162,4 +164,21 @@ pub fn policy(name: &str, order: usize, role: &str, rules: &[String]) -> String 
         r#"{{"apiVersion":"projectcalico.org/v3","kind":"GlobalNetworkPolicy","metadata":{{"name":"{name}"}},"spec":{{"order":{order},"selector":"role == '{role}'","types":["Ingress"],"ingress":[{}]}}}}"#,
         rules.join(",")
     )
+}
+
+/// The resource of a document.
+pub fn parse(document: &str) -> Resource {
+    let parsed = api::parse_bytes("world.json", document.as_bytes());
+    assert!(!parsed.has_errors(), "{:?}", parsed.issues);
+    parsed.resources.into_iter().next().expect("one resource")
+}
+
+/// A policy as it is, and with another port in one rule.
+pub fn changed_policy(policies: &[String]) -> [Resource; 2] {
+    let is_third = |p: &&String| p.contains("\"name\":\"p0003\"");
+    let document = policies.iter().find(is_third).expect("a policy");
+    let port = document.split("\"ports\":[").nth(1);
+    let port = port.and_then(|t| t.split(']').next()).expect("a port");
+    let other = document.replacen(&format!("[{port}]"), "[50123]", 1);
+    [parse(document), parse(&other)]
 }

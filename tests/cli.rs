@@ -1,10 +1,13 @@
 //! moatctl as scripts use it: exit codes, standard input, JSON, pipes. Nothing here needs root or a daemon.
 
-use std::io::Write;
+#[path = "common/feed.rs"]
+mod feed;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
+use feed::feed;
 use serde_json::Value;
 
 const MOATCTL: &str = env!("CARGO_BIN_EXE_moatctl");
@@ -57,18 +60,12 @@ impl Done {
 }
 
 fn run_on(input: &str, arguments: &[&str]) -> Done {
-    let mut child = Command::new(MOATCTL)
+    let mut command = Command::new(MOATCTL);
+    command
         .env("MOAT_CONFIG", &*CONFIG)
         .env("MOAT_SOCKET", "/nonexistent/sock")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that reads no input may be gone already.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let done = child.wait_with_output().unwrap();
+        .args(arguments);
+    let done = feed(&mut command, input);
     Done {
         code: done.status.code(),
         out: String::from_utf8(done.stdout).unwrap(),

@@ -14,17 +14,9 @@ use moat::verdict::{Conntrack, Packet, Path, Traffic, decide, prune};
 use proptest::prelude::*;
 
 fn settings() -> Settings {
-    let nowhere = std::path::Path::new("/nonexistent/moat.toml");
-    let input = Input {
-        config_file: nowhere,
-        explicit: false,
-        vendor_dir: nowhere,
-        env: Vec::new(),
-        node: Some("h"),
-        felix: Vec::new(),
-        hostname: "h".to_owned(),
-    };
-    load(&input).expect("defaults are valid").settings
+    load(&Input::bare("h"))
+        .expect("defaults are valid")
+        .settings
 }
 
 /// Interfaces with and without endpoints, of workloads known and unknown.

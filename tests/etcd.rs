@@ -13,6 +13,8 @@ mod cut_off;
 mod discovery;
 #[path = "etcd/faults.rs"]
 mod faults;
+#[path = "common/feed.rs"]
+mod feed;
 #[path = "etcd/golden.rs"]
 mod golden;
 #[path = "common/host.rs"]

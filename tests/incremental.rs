@@ -12,16 +12,9 @@ use moat::dataplane::links::{Link, Links};
 use proptest::prelude::*;
 
 fn settings() -> Settings {
-    let input = Input {
-        config_file: std::path::Path::new("/nonexistent/moat.toml"),
-        explicit: false,
-        vendor_dir: std::path::Path::new("/nonexistent"),
-        env: Vec::new(),
-        node: Some("host1"),
-        felix: Vec::new(),
-        hostname: "host1".to_owned(),
-    };
-    load(&input).expect("defaults are valid").settings
+    load(&Input::bare("host1"))
+        .expect("defaults are valid")
+        .settings
 }
 
 /// Small alphabets make collisions, overlaps and re-creations likely.

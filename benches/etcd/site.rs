@@ -150,17 +150,9 @@ impl Drop for Proxy {
 
 /// The default settings.
 pub fn settings() -> Settings {
-    let nowhere = Path::new("/nonexistent/moat.toml");
-    let input = Input {
-        config_file: nowhere,
-        explicit: false,
-        vendor_dir: nowhere,
-        env: Vec::new(),
-        node: None,
-        felix: Vec::new(),
-        hostname: "h".to_owned(),
-    };
-    moat::config::load(&input).expect("defaults").settings
+    moat::config::load(&Input::bare("h"))
+        .expect("defaults")
+        .settings
 }
 
 /// Present memory of this process, in kB.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moat::api::{self, Resource};
+use moat::api::Resource;
 use moat::calc::{Calculator, Host};
 use moat::compile::{Compiler, Options, Ruleset};
 use moat::config::{Input, Settings, load};
@@ -52,7 +52,7 @@ impl Pipeline {
 
     fn load(&mut self, documents: impl Iterator<Item = String>) {
         for document in documents {
-            self.calculator.upsert(&parse(&document));
+            self.calculator.upsert(&world::parse(&document));
         }
         self.calculator.flush();
         let policy = self.calculator.current();
@@ -85,22 +85,10 @@ impl Pipeline {
     }
 }
 
-fn parse(document: &str) -> Resource {
-    let parsed = api::parse_bytes("world.json", document.as_bytes());
-    assert!(!parsed.has_errors(), "{:?}", parsed.issues);
-    parsed.resources.into_iter().next().expect("one resource")
-}
-
 fn settings(backend: &str) -> Settings {
-    let nowhere = std::path::Path::new("/nonexistent/moat.toml");
     let input = Input {
-        config_file: nowhere,
-        explicit: false,
-        vendor_dir: nowhere,
         env: vec![("MOAT_IPTABLES_BACKEND".to_owned(), backend.to_owned())],
-        node: Some(world::HOST),
-        felix: Vec::new(),
-        hostname: world::HOST.to_owned(),
+        ..Input::bare(world::HOST)
     };
     load(&input).expect("valid settings").settings
 }
@@ -130,9 +118,9 @@ fn moving_label(table: &mut Table, pipeline: &mut Pipeline, workloads: &[Workloa
         .iter()
         .find(|w| w.env != "prod")
         .expect("one of dev");
-    let resource = |env: &'static str| parse(&Workload { env, ..dev.clone() }.json());
+    let resource = |env: &'static str| world::parse(&Workload { env, ..dev.clone() }.json());
     // In the small variant an address enters and leaves the set of `env == 'prod'`; in the big one it moves between two apps.
-    let app = |app: usize| parse(&Workload { app, ..dev.clone() }.json());
+    let app = |app: usize| world::parse(&Workload { app, ..dev.clone() }.json());
     let pair = match pipeline.calculator.current().sets.len() {
         0..=200 => [resource("prod"), resource("dev")],
         _ => [app(dev.app + 1), app(dev.app)],
@@ -160,7 +148,7 @@ fn irrelevant_label(table: &mut Table, pipeline: &mut Pipeline, workloads: &[Wor
     let resources: Vec<Resource> = workloads
         .iter()
         .take(LABELS)
-        .map(|w| parse(&w.json().replace("\"zone\":\"", "\"zone\":\"x")))
+        .map(|w| world::parse(&w.json().replace("\"zone\":\"", "\"zone\":\"x")))
         .collect();
     let mut times = Vec::new();
     for resource in &resources {
@@ -177,17 +165,12 @@ fn irrelevant_label(table: &mut Table, pipeline: &mut Pipeline, workloads: &[Wor
 
 /// A policy of which one port changes; raw is the restore tool with the same lines, on a host with the same rules.
 fn changed_policy(table: &mut Table, pipeline: &mut Pipeline, backend: &str, policies: &[String]) {
-    let is_third = |p: &&String| p.contains("\"name\":\"p0003\"");
-    let document = policies.iter().find(is_third).expect("a policy");
-    let port = document.split("\"ports\":[").nth(1);
-    let port = port.and_then(|t| t.split(']').next()).expect("a port");
-    let other = document.replacen(&format!("[{port}]"), "[50123]", 1);
-    let pair = [parse(&other), parse(document)];
+    let pair = world::changed_policy(policies);
     let twin = daemon::Host::new("twin");
     raw::State::save_here(backend).restore(twin.namespace());
     let (mut calculations, mut totals, mut raws) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..POLICIES {
-        let (calculation, wanted) = pipeline.calculate(&pair[n % 2]);
+        let (calculation, wanted) = pipeline.calculate(&pair[(n + 1) % 2]);
         let texts = pipeline.restore_texts();
         let applied = pipeline.apply(&wanted.expect("a change that matters"));
         calculations.push(calculation);

@@ -11,16 +11,9 @@ use crate::config::{Input, Settings, load};
 use crate::selector::Selector;
 
 fn settings() -> Settings {
-    let input = Input {
-        config_file: std::path::Path::new("/nonexistent/moat.toml"),
-        explicit: false,
-        vendor_dir: std::path::Path::new("/nonexistent"),
-        env: Vec::new(),
-        node: Some("here"),
-        felix: Vec::new(),
-        hostname: "here".to_owned(),
-    };
-    load(&input).expect("defaults are valid").settings
+    load(&Input::bare("here"))
+        .expect("defaults are valid")
+        .settings
 }
 
 fn calculator() -> Calculator {

@@ -1,7 +1,5 @@
 //! Properties of the compiler that need no kernel; what the rules mean is tried in the kernel.
 
-use std::path::Path;
-
 use proptest::prelude::*;
 
 use super::members::storable;
@@ -23,17 +21,7 @@ fn policy(name: &str) -> ResourceId {
 }
 
 fn default_settings() -> Settings {
-    let nowhere = Path::new("/nonexistent/moat.toml");
-    let input = Input {
-        config_file: nowhere,
-        explicit: false,
-        vendor_dir: nowhere,
-        env: Vec::new(),
-        node: None,
-        felix: Vec::new(),
-        hostname: "host1".to_owned(),
-    };
-    load(&input).unwrap().settings
+    load(&Input::bare("host1")).unwrap().settings
 }
 
 #[test]

@@ -33,6 +33,22 @@ pub struct Input<'a> {
     pub hostname: String,
 }
 
+impl<'a> Input<'a> {
+    /// Nothing but the name of the host: every setting has its default.
+    pub fn bare(host: &'a str) -> Input<'a> {
+        let nowhere = Path::new("/nonexistent/moat.toml");
+        Input {
+            config_file: nowhere,
+            explicit: false,
+            vendor_dir: nowhere,
+            env: Vec::new(),
+            node: Some(host),
+            felix: Vec::new(),
+            hostname: host.to_owned(),
+        }
+    }
+}
+
 /// The settings in force, and where each came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Loaded {

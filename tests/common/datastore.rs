@@ -60,20 +60,19 @@ impl Datastore {
 
     fn wait_healthy(&self) -> Result<(), String> {
         let end = Instant::now() + PATIENCE;
-        let health = || {
-            output(
-                self.command("etcdctl")
-                    .args(["endpoint", "health"])
-                    .env("ETCDCTL_API", "3"),
-            )
-        };
-        while let Err(error) = health() {
+        while let Err(error) = self.health() {
             if Instant::now() > end {
                 return Err(format!("etcd (package etcd-server): {error}"));
             }
             sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    fn health(&self) -> Result<String, String> {
+        let mut command = self.command("etcdctl");
+        command.args(["endpoint", "health"]).env("ETCDCTL_API", "3");
+        output(&mut command)
     }
 
     /// Adds what makes moatd follow it.
@@ -109,9 +108,12 @@ impl Datastore {
         command
             .env("DATASTORE_TYPE", "etcdv3")
             .env("ETCD_ENDPOINTS", CLIENTS);
-        output(&mut command)
-            .map(drop)
-            .map_err(|e| format!("{REFUSED}: {e}"))
+        // An etcd out of reach is no refusal.
+        let refused = |e| match self.health() {
+            Ok(_) => format!("{REFUSED}: {e}"),
+            Err(health) => format!("{health}; {e}"),
+        };
+        output(&mut command).map(drop).map_err(refused)
     }
 
     fn command(&self, program: &str) -> Command {

@@ -9,12 +9,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
+use crate::feed::feed;
 use crate::host::Host;
 use crate::server::{Etcd, KEYS};
 
@@ -207,19 +207,13 @@ impl Site {
     }
 
     fn run(&self, words: &[String], input: &str, done: &mut Step) {
-        let mut child = Command::new(&self.tool)
+        let mut command = Command::new(&self.tool);
+        command
             .args(words)
             .current_dir(&self.dir)
             .env("ETCD_ENDPOINTS", "http://127.0.0.1:2379")
-            .env("DATASTORE_TYPE", "etcdv3")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A command that reads no input may be gone already.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let output = child.wait_with_output().unwrap();
+            .env("DATASTORE_TYPE", "etcdv3");
+        let output = feed(&mut command, input);
         let lines = |bytes: &[u8]| -> Vec<String> {
             let text = String::from_utf8_lossy(bytes).into_owned();
             text.lines().map(str::to_owned).collect()

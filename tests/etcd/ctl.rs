@@ -1,10 +1,10 @@
 //! moatctl on a real etcd: calicoctl's verbs, messages and exit codes, and documents as Calico's client writes them.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::feed::feed;
 use crate::host::Host;
 use crate::server::{Etcd, KEYS};
 
@@ -75,17 +75,7 @@ impl Site {
     }
 
     fn run_with(&self, head: &[&str], input: &str, arguments: &[&str]) -> Done {
-        let mut child = Command::new(MOATCTL)
-            .args(head)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A command that reads no input may be gone already.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let done = child.wait_with_output().unwrap();
+        let done = feed(Command::new(MOATCTL).args(head).args(arguments), input);
         Done {
             code: done.status.code(),
             out: String::from_utf8(done.stdout).unwrap(),

@@ -2,10 +2,10 @@
 //! `MOAT_TEST_CALICOCTL` names the program; without it there is nothing to test with.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
 use crate::Site;
+use crate::feed::feed;
 use crate::host::wait_until;
 
 const CALICOCTL: &str = "MOAT_TEST_CALICOCTL";
@@ -115,18 +115,12 @@ impl Steered {
     }
 
     fn run(&self, program: &str, arguments: &[&str], input: &str) -> String {
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .env("ETCD_ENDPOINTS", "http://127.0.0.1:2379")
-            .env("DATASTORE_TYPE", "etcdv3")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A command that reads no input may be gone already.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let output = child.wait_with_output().unwrap();
+            .env("DATASTORE_TYPE", "etcdv3");
+        let output = feed(&mut command, input);
         assert!(
             output.status.success(),
             "{program} {arguments:?}: {output:?}"

@@ -1,7 +1,6 @@
 //! One random world: resources and settings, what the verdict says of packets, and how to make it smaller.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use moat::api::{self, Resource};
 use moat::calc::{Category, Host, HostEp, HostPolicy, compute};
@@ -190,17 +189,7 @@ fn parse(document: &Value) -> Option<Resource> {
 }
 
 fn defaults() -> Result<Settings, String> {
-    let none = Path::new("/nonexistent/moat.toml");
-    let input = config::Input {
-        config_file: none,
-        explicit: false,
-        vendor_dir: none,
-        env: Vec::new(),
-        node: Some("host1"),
-        felix: Vec::new(),
-        hostname: "host1".into(),
-    };
-    config::load(&input)
+    config::load(&config::Input::bare("host1"))
         .map(|l| l.settings)
         .map_err(|e| format!("default settings: {e:?}"))
 }
