@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use moat::api::{self, Resource};
+use moat::api::Resource;
 use moat::calc::{Calculator, Host};
 use moat::compile::{Compiler, Options, Ruleset};
 use moat::config::{Input, Settings, load};
