@@ -189,6 +189,30 @@ fn an_invalid_object_keeps_its_last_good_version() {
 }
 
 #[test]
+fn a_setting_of_a_newer_calico_is_told_and_the_others_count() {
+    let site = Site::filled();
+    let felix = r#"{"kind":"FelixConfiguration","apiVersion":"projectcalico.org/v3","metadata":{"name":"default"},"spec":{"failsafeInboundHostPorts":[{"protocol":"tcp","port":4077}],"ofTheYear2030":{"a":[1]}}}"#;
+    site.etcd.put("felixconfigurations/default", felix);
+    let told = |daemon: &Daemon| {
+        site.wait_port(4077, daemon);
+        site.wait_sync();
+        let status = site.host.status();
+        let warnings = status["warnings"].to_string();
+        let says = "unknown field `ofTheYear2030`: it has no effect here";
+        assert!(warnings.contains(says), "{warnings}");
+        assert_eq!(site.problems(), "[]");
+    };
+    let daemon = site.host.start();
+    told(&daemon);
+    wait_until(
+        || site.host.status()["snapshot"]["generation"] == site.host.status()["generation"],
+        || daemon.log(),
+    );
+    daemon.stop();
+    told(&site.host.start());
+}
+
+#[test]
 fn a_local_file_wins() {
     let site = Site::filled();
     let daemon = site.host.start();

@@ -20,7 +20,9 @@ pub mod yaml;
 pub use decode::MAX_ISSUES;
 #[doc(hidden)]
 pub use decode::parse_bytes_as_yaml;
-pub use decode::{Outcome, Parsed, RuleLines, parse_bytes, parse_document, parse_each};
+pub use decode::{
+    Outcome, Parsed, RuleLines, parse_bytes, parse_document, parse_each, parse_value,
+};
 pub use document::Document;
 pub use emit::to_yaml;
 pub use issue::{Issue, Severity, did_you_mean, nearest, shorten};

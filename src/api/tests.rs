@@ -374,6 +374,31 @@ fn stored_json_that_is_wrong_is_refused() {
 }
 
 #[test]
+fn a_newer_calico_may_have_stored_more_settings() {
+    let text = r#"{"apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": {"name": "default"},
+        "spec": {"logPrefix": "x", "logPrefixes": 1}}"#;
+    let says = "FelixConfiguration/default: spec.logPrefixes: unknown field `logPrefixes`";
+    let written = parse_bytes("key", text.as_bytes());
+    assert!(written.resources.is_empty());
+    assert!(
+        written.issues[0]
+            .to_string()
+            .contains(&format!("error: {says} (did you mean"))
+    );
+    let value: serde_json::Value = serde_json::from_str(text).unwrap();
+    let stored = parse_value(&"key".into(), &Document::from(&value));
+    assert_eq!(stored.resources.len(), 1);
+    assert!(
+        stored.issues[0]
+            .to_string()
+            .contains(&format!("warning: {says}: it has no effect here"))
+    );
+    let policy = text.replace("FelixConfiguration", "Tier");
+    let value: serde_json::Value = serde_json::from_str(&policy).unwrap();
+    assert!(parse_value(&"key".into(), &Document::from(&value)).has_errors());
+}
+
+#[test]
 fn scalars_of_the_core_schema() {
     let (documents, error) = yaml::documents(
         b"[~, null, true, False, 0x1F, 0o17, -12, +3, 1.5, 1e3, .5, -.inf, yes, 0b1, 1_000, 12:30, '1', !!str 1, 1., '']",

@@ -194,6 +194,10 @@ impl Holders {
             }
         }
         self.by_id.insert(key(id).into_boxed_str(), number);
+        if self.slots.len() == self.slots.capacity() {
+            // By an eighth: doubling would waste up to half of the largest thing there is.
+            self.slots.reserve_exact(self.slots.len() / 8 + 64);
+        }
         self.slots.insert(holder);
         number
     }

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -160,7 +160,8 @@ impl Tools {
             source,
         })?;
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let events = listen(child, &input);
+        let input = Arc::new(input);
+        let events = listen(child, input.clone());
         let program = [&[program], args].concat().join(" ");
         let (status, stderr) = match follow(&events, end, &mut take) {
             Ok(done) => done,
@@ -277,13 +278,12 @@ pub fn is_own(pid: u32) -> bool {
 
 /// Follows a child from threads of their own: none of them can be held up by another, nor the caller by any of them. They end
 /// with the child and whoever has inherited its pipes.
-fn listen(mut child: Child, input: &str) -> Receiver<Event> {
+fn listen(mut child: Child, input: Arc<String>) -> Receiver<Event> {
     let (sender, events) = sync_channel(PIECES);
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     if let Some(mut stdin) = stdin
         && !input.is_empty()
     {
-        let input = input.to_owned();
         thread::spawn(move || {
             // A tool that stops reading says why on stderr.
             let _ = stdin.write_all(input.as_bytes());

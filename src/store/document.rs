@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::journal::codec::{Take, put, put_signed};
 use super::journal::{Journal, ReadError, Spot};
-use crate::api::{self, Issue, Origin, Resource, RuleLines};
+use crate::api::{self, Issue, Origin, Parsed, Resource, RuleLines};
 
 /// Where a document is.
 #[derive(Clone, Debug)]
@@ -109,24 +109,23 @@ pub fn decode(body: &[u8], file: &Arc<str>, line: u32) -> Result<Resource, Vec<I
     }
 }
 
-/// The resource in a value of a datastore, whose lines mean nothing.
+/// The resource in a value of a datastore, whose lines mean nothing, and what there is to say of it.
 ///
 /// # Errors
 /// Why it is not accepted, or not under this key.
-pub fn from_value(value: &[u8], path: &Arc<str>) -> Result<Resource, Vec<Issue>> {
-    let origin = Origin {
-        file: path.clone(),
-        line: 0,
-    };
+pub fn from_value(value: &[u8], path: &Arc<str>) -> Result<(Resource, Vec<Issue>), Vec<Issue>> {
     let refuse = |message: String| {
         let help = "what was in force before stays until it is mended";
         vec![crate::source::refusal(path, message, help)]
     };
     let document = serde_json::from_slice(value);
     let document = document.map_err(|e| refuse(format!("is no JSON: {e}")))?;
-    let resource = api::parse_document(&document, &origin, &RuleLines::default())?;
+    let Parsed { resources, issues } = api::parse_value(path, &document);
+    let Some(resource) = resources.into_iter().next() else {
+        return Err(issues);
+    };
     match crate::source::fits(path, &resource.id) {
-        true => Ok(resource),
+        true => Ok((resource, issues)),
         false => Err(refuse(format!(
             "holds {}, which has another key",
             resource.id

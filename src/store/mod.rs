@@ -135,13 +135,15 @@ impl Store {
     fn value(&mut self, key: FileKey, value: &[u8], stamp: Stamp, sink: &mut Sink<'_>) {
         let decoded = document::from_value(value, &key.path);
         match decoded {
-            Ok(resource) => {
+            Ok((resource, issues)) => {
                 let mut draft = Draft::new(self, key, sink);
                 draft.push(resource);
-                draft.finish(Vec::new(), Some(stamp));
+                draft.finish(issues, Some(stamp));
             }
             Err(mut issues) => {
-                if let (Some(first), Some(revision)) = (issues.first_mut(), stamp.revision()) {
+                let mut all = issues.iter_mut();
+                let first = all.find(|issue| issue.severity == Severity::Error);
+                if let (Some(first), Some(revision)) = (first, stamp.revision()) {
                     first.message = format!("{} (revision {revision})", first.message);
                 }
                 self.keep(&key, issues);

@@ -1,5 +1,5 @@
 //! Policies of the default tier have other keys with clients before Calico 3.32. moatctl finds them there, and writes where the clients of the
-//! same datastore look.
+//! same datastore look. And what newer clients than it has put there, it leaves there.
 
 use serde_json::Value;
 
@@ -72,4 +72,21 @@ fn new_policies_are_where_the_other_clients_look_for_them() {
     assert!(written(old).contains("default.allow-ssh"));
     site.etcd.delete("networkpolicies/ns/default.x");
     assert!(written(new).contains(r#"{\"name\":\"allow-ssh\"}"#));
+}
+
+#[test]
+fn a_setting_of_a_newer_client_is_not_in_the_way() {
+    let site = Site::new();
+    let felix = r#"{"kind":"FelixConfiguration","apiVersion":"projectcalico.org/v3","metadata":{"name":"default","uid":"u","creationTimestamp":"2020-01-01T00:00:00Z"},"spec":{"ofTheYear2030":{"b":1,"a":2}}}"#;
+    site.etcd.put("felixconfigurations/default", felix);
+    let labelled = site.run(&["label", "felixconfig", "default", "a=b"]);
+    labelled.says(0, "Successfully set label a");
+    let told = "spec.ofTheYear2030: unknown field `ofTheYear2030`: it has no effect here";
+    assert!(labelled.err.contains(told), "{}", labelled.err);
+    let stored = site.stored("felixconfigurations/default");
+    assert_eq!(stored["metadata"]["labels"]["a"], "b");
+    assert_eq!(
+        stored["spec"]["ofTheYear2030"],
+        serde_json::json!({"a": 2, "b": 1})
+    );
 }

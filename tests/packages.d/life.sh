@@ -32,7 +32,7 @@ life() {
     probing 'upgrade with an edited conffile' upgrade 0.1.1
     probing downgrade upgrade 0.1.0
     probing 'an upgrade that cannot work changes nothing' bad_upgrade
-    check 'a masked service stays stopped' masked
+    check 'a stopped and a masked service stay stopped' stays_stopped
     if [[ ! ${SHORT-} ]]; then
         LINK_DOWN=yes probing 'the legacy backend, from boot' with_backend legacy
         LINK_DOWN=yes probing 'back to nft' with_backend nft
@@ -146,13 +146,19 @@ bad_upgrade() {
     inside systemctl restart moatd
 }
 
-masked() {
-    inside systemctl mask --now moatd
+# Stopped and disabled through one change of version, masked through another.
+stays_stopped() {
+    inside systemctl disable --now moatd
     pm install 0.1.0
     [[ $(inside systemctl show -P ActiveState moatd) == inactive ]]
+    [[ $(inside systemctl show -P UnitFileState moatd) == disabled ]]
+    inside systemctl mask moatd
+    pm install 0.1.1
+    [[ $(inside systemctl show -P ActiveState moatd) == inactive ]]
+    [[ $(inside systemctl show -P UnitFileState moatd) == masked ]]
     is_enforced
     inside systemctl unmask moatd
-    inside systemctl start moatd
+    inside systemctl enable --now moatd
 }
 
 # A boot with this backend of the iptables tools.

@@ -282,6 +282,19 @@ impl<'a> Fields<'a> {
 
     /// Complains about every field that nobody asked for.
     pub fn finish(self) {
+        self.finish_as(Severity::Error, None);
+    }
+
+    /// The same where a field that nobody knows changes nothing else: it is an error where a person wrote it, and told where a newer
+    /// version may have stored it.
+    pub fn finish_open(self) {
+        match self.at.sink.is_stored() {
+            true => self.finish_as(Severity::Warning, Some("it has no effect here")),
+            false => self.finish(),
+        }
+    }
+
+    fn finish_as(&self, severity: Severity, effect: Option<&str>) {
         let asked = self.asked.borrow();
         for (key, node) in self.entries {
             if asked.contains(&&*key.name) {
@@ -289,21 +302,17 @@ impl<'a> Fields<'a> {
             }
             if self.at.sink.is_full() {
                 // Enough is enough: one counted error keeps the resource from being used.
-                self.at.sink.report(
-                    Severity::Error,
-                    (key.line, key.col),
-                    String::new(),
-                    None,
-                    "".into(),
-                );
+                let pos = (key.line, key.col);
+                let sink = self.at.sink;
+                sink.report(severity, pos, String::new(), None, "".into());
                 return;
             }
             let path = self.at.entry(&key.name, node).to_string();
             let help = did_you_mean(&key.name, asked.iter().copied());
-            let text = Message::with(format!("unknown field `{}`", shorten(&key.name)), help);
-            self.at
-                .sink
-                .report(Severity::Error, (key.line, key.col), path, None, text);
+            let unknown = format!("unknown field `{}`", shorten(&key.name));
+            let says = effect.map_or(unknown.clone(), |effect| format!("{unknown}: {effect}"));
+            let (pos, text) = ((key.line, key.col), Message::with(says, help));
+            self.at.sink.report(severity, pos, path, None, text);
         }
     }
 }

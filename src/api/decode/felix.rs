@@ -298,7 +298,7 @@ pub fn decode(at: &At<'_>, name: &str) -> Option<Spec> {
     }
     let node_selector = fields.opt("nodeSelector", read::selector);
     scope(&fields, name);
-    fields.finish();
+    fields.finish_open();
     Some(Spec::FelixConfiguration(Arc::new(FelixConfiguration {
         fields: values,
         node_selector,

@@ -117,7 +117,30 @@ pub fn parse_document(
     origin: &Origin,
     lines: &RuleLines,
 ) -> Result<Resource, Vec<Issue>> {
-    let sink = Sink::new(&origin.file);
+    let Parsed { resources, issues } = stored(document, origin, lines);
+    resources
+        .into_iter()
+        .next()
+        .ok_or_else(|| errors_of(issues))
+}
+
+/// Decodes the value of a key in a datastore, where lines mean nothing: one resource, or none and why. What a newer Calico has
+/// put there is told apart from what is wrong, where the difference does no harm.
+pub fn parse_value(key: &Arc<str>, document: &Document) -> Parsed {
+    let origin = Origin {
+        file: key.clone(),
+        line: 0,
+    };
+    stored(document, &origin, &RuleLines::default())
+}
+
+fn errors_of(mut issues: Vec<Issue>) -> Vec<Issue> {
+    issues.retain(|issue| issue.severity == Severity::Error);
+    issues
+}
+
+fn stored(document: &Document, origin: &Origin, lines: &RuleLines) -> Parsed {
+    let sink = Sink::of_stored(&origin.file);
     let value;
     let mut node = match json::tree(document.text(), 0, None) {
         Some(node) => node,
@@ -129,17 +152,14 @@ pub fn parse_document(
     node.line = origin.line;
     set_rule_lines(&mut node, lines);
     let resource = resource(&At::root(&node, &sink), origin.clone());
-    let issues: Vec<Issue> = sink
-        .finish()
-        .into_iter()
-        .filter(|issue| issue.severity == Severity::Error)
-        .collect();
-    match resource {
-        Some(resource) if issues.is_empty() => Ok(Resource {
-            raw: document.clone(),
-            ..resource
-        }),
-        _ => Err(issues),
+    let resource = resource.map(|resource| Resource {
+        raw: document.clone(),
+        ..resource
+    });
+    let is_valid = sink.errors() == 0;
+    Parsed {
+        resources: resource.filter(|_| is_valid).into_iter().collect(),
+        issues: sink.finish(),
     }
 }
 

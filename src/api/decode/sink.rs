@@ -12,6 +12,7 @@ pub const MAX_ISSUES: usize = 100;
 #[derive(Debug, Default)]
 pub struct Sink {
     file: String,
+    is_stored: bool,
     object: RefCell<Option<ResourceId>>,
     issues: RefCell<Vec<Issue>>,
     errors: Cell<usize>,
@@ -25,6 +26,19 @@ impl Sink {
             file: file.to_owned(),
             ..Sink::default()
         }
+    }
+
+    /// A sink for what a program has stored there, whose version may know more than this one.
+    pub fn of_stored(file: &str) -> Sink {
+        Sink {
+            is_stored: true,
+            ..Sink::new(file)
+        }
+    }
+
+    /// Whether a program wrote it, not a person who may have mistyped a word.
+    pub fn is_stored(&self) -> bool {
+        self.is_stored
     }
 
     /// Names the resource that the following issues are about.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::db::Db;
 use crate::api::{
-    self, Action, HostEndpoint, Kind, Policy, Profile, Resource, ResourceId, Rule, Spec,
+    self, Action, Document, HostEndpoint, Kind, Policy, Profile, Resource, ResourceId, Rule, Spec,
 };
 use crate::ctl::{Failure, Global, files};
 use crate::verdict::{self, Query};
@@ -41,7 +41,8 @@ pub fn check(
     let mut before = Resources::new();
     for kind in KINDS {
         for stored in db.list(kind, None)? {
-            let parsed = api::parse_bytes(&stored.key, stored.document.to_string().as_bytes());
+            let key = stored.key.as_str().into();
+            let parsed = api::parse_value(&key, &Document::from(&stored.document));
             before.extend(parsed.resources.into_iter().map(|r| (r.id.clone(), r)));
         }
     }

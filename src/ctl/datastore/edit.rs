@@ -8,7 +8,7 @@ use super::db::{Db, Stored};
 use super::patch::{merge, operations};
 use super::pool;
 use super::words::{failed, note, one, refusal, writable};
-use crate::api::{self, Resource, ResourceId};
+use crate::api::{self, Document, Resource, ResourceId};
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, files, output};
 use crate::etcd::{Condition, document};
 
@@ -195,7 +195,7 @@ fn checked(
     before: &Stored,
     document: &Value,
 ) -> Result<(Resource, Value), Failure> {
-    let parsed = api::parse_bytes(&before.key, document.to_string().as_bytes());
+    let parsed = api::parse_value(&before.key.as_str().into(), &Document::from(document));
     files::complain(&parsed.issues);
     match parsed.resources.first() {
         Some(resource) if !parsed.has_errors() && resource.id == *id => {

@@ -35,19 +35,18 @@ impl Writer {
     /// Writes the edits of all families; what one of them refuses does not keep the other one unprotected.
     pub fn write(&self, edits: &BTreeMap<Family, FamilyEdit>) -> BTreeMap<Family, CommandError> {
         self.all(edits, |family, edits| {
-            self.restore(family, edits.iter().map(edit_text).collect())
+            self.restore(family, edit_text(edits, false))
         })
     }
 
-    /// The same, and removes old chains with the same process. After a failure nobody knows how far it came.
+    /// The same, and removes old chains in the same transactions: with nf_tables each of them waits for a grace period of the
+    /// kernel. After a failure nobody knows how far it came.
     pub fn write_and_remove(
         &self,
         edits: &BTreeMap<Family, FamilyEdit>,
     ) -> BTreeMap<Family, CommandError> {
         self.all(edits, |family, edits| {
-            let removals = edits.iter().map(|e| removal_text(e.table, &e.stale));
-            let texts = edits.iter().map(edit_text).chain(removals);
-            self.restore(family, texts.collect())
+            self.restore(family, edit_text(edits, true))
         })
     }
 
@@ -60,8 +59,7 @@ impl Writer {
         edits: &BTreeMap<Family, FamilyEdit>,
     ) -> Result<BTreeSet<String>, CommandError> {
         let failed = self.all(edits, |family, edits| {
-            let texts = edits.iter().map(|e| removal_text(e.table, &e.stale));
-            self.restore(family, texts.collect())
+            self.restore(family, removal_text(edits))
         });
         let mut held = BTreeSet::new();
         for (family, error) in failed {
@@ -71,8 +69,9 @@ impl Writer {
             let edits = edits.get(&family).into_iter().flatten();
             let chains = edits.flat_map(|e| e.stale.iter().map(|c| (e.table, c)));
             for (n, (table, chain)) in chains.enumerate() {
-                let one = std::slice::from_ref(chain);
-                if n >= SINGLES || self.restore(family, removal_text(table, one)).is_err() {
+                let mut text = String::new();
+                transaction(&mut text, table, &[], std::slice::from_ref(chain));
+                if n >= SINGLES || self.restore(family, text).is_err() {
                     held.insert(chain.clone());
                 }
             }
@@ -188,16 +187,13 @@ impl Probe<'_> {
         let targets = rules.iter().filter_map(|rule| target_of(rule));
         let mut chains: BTreeSet<&str> = targets.filter(is_missing).collect();
         chains.insert(PROBE_CHAIN);
-        let table = self.table.name();
-        let mut text = format!("*{table}\n");
-        for chain in &chains {
-            let _ = writeln!(text, ":{chain} - [0:0]");
-        }
-        for rule in rules {
-            let _ = writeln!(text, "-A {PROBE_CHAIN} {rule}");
-        }
+        let heads = chains.iter().map(|chain| format!(":{chain} - [0:0]"));
+        let tried = rules.iter().map(|rule| format!("-A {PROBE_CHAIN} {rule}"));
+        let lines: Vec<String> = heads.chain(tried).collect();
         let chains: Vec<String> = chains.into_iter().map(str::to_owned).collect();
-        let text = format!("{text}COMMIT\n{}", removal_text(self.table, &chains));
+        let mut text = String::new();
+        transaction(&mut text, self.table, &lines, &[]);
+        transaction(&mut text, self.table, &[], &chains);
         match self.writer.restore(self.family, text) {
             Ok(()) => Ok(None),
             Err(error) if error.is_refusal() => Ok(Some(error.words())),
@@ -206,21 +202,39 @@ impl Probe<'_> {
     }
 }
 
-fn edit_text(edit: &TableEdit) -> String {
-    match edit.lines.as_slice() {
-        [] => String::new(),
-        lines => format!("*{}\n{}\nCOMMIT\n", edit.table.name(), lines.join("\n")),
+/// The edits as one text: with ten thousand rules it is long, and nothing of it is copied a second time.
+fn edit_text(edits: &[TableEdit], and_removal: bool) -> String {
+    let mut text = String::new();
+    for edit in edits {
+        let stale = if and_removal { &edit.stale[..] } else { &[] };
+        transaction(&mut text, edit.table, &edit.lines, stale);
     }
+    text
 }
 
-/// Emptied first: chains of ours may refer to each other.
-fn removal_text(table: Table, chains: &[String]) -> String {
-    if chains.is_empty() {
-        return String::new();
+fn removal_text(edits: &[TableEdit]) -> String {
+    let mut text = String::new();
+    for edit in edits {
+        transaction(&mut text, edit.table, &[], &edit.stale);
     }
-    let flush: String = chains.iter().map(|c| format!("-F {c}\n")).collect();
-    let delete: String = chains.iter().map(|c| format!("-X {c}\n")).collect();
-    format!("*{}\n{flush}{delete}COMMIT\n", table.name())
+    text
+}
+
+/// Chains to be removed are emptied first: those of ours may refer to each other.
+fn transaction(text: &mut String, table: Table, lines: &[String], stale: &[String]) {
+    if lines.is_empty() && stale.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "*{}", table.name());
+    for line in lines {
+        let _ = writeln!(text, "{line}");
+    }
+    for command in ["-F", "-X"] {
+        for chain in stale {
+            let _ = writeln!(text, "{command} {chain}");
+        }
+    }
+    text.push_str("COMMIT\n");
 }
 
 /// The rule of a line that adds one to a chain of ours.
