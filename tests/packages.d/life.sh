@@ -269,6 +269,7 @@ bare() {
 # The life on every distribution, one after the other; a failure does not end it. Prints one table.
 all() {
     local table=$OUT/life distribution failed=0
+    mkdir -p "$OUT"
     [[ ${BUILT-} ]] || build >"$OUT/build.log"
     deb 0.1.1
     rpm_package 0.1.1
