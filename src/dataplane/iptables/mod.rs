@@ -1,7 +1,7 @@
 //! The iptables backend: rules through the restore tools, IP sets by netlink.
 //!
-//! Order of writes: new sets, filled → members whose coming or going closes → rules → members whose coming or going opens → old
-//! chains → old sets. When only members change, new ones come first, so that no address is in a set neither as before nor as
+//! Order of writes: new sets, filled → members whose coming or going closes → rules, without the old chains → members whose coming or
+//! going opens → old sets. When only members change, new ones come first, so that no address is in a set neither as before nor as
 //! after. Two sets, or a set and the rules, cannot change in one moment: see [`Effect`](super::ipset::Effect) for which goes first.
 
 mod cleanup;
