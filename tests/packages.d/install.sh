@@ -14,7 +14,7 @@ install_readme() {
     check 'apt: as README says' readme_block 1
     check 'moatctl doctor' readme_block 5
     check 'apt: it runs, and enforces nothing' runs_open
-    inside apt-get -qq purge -y moat
+    inside apt-get -qq purge -y moat >/dev/null
     dnf_stub 0.1.0
     echo 1 >"$WORK/root/etc/dnf/vars/releasever"
     check 'dnf: as README says' readme_block 2
