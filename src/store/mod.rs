@@ -27,6 +27,9 @@ use self::table::{Entry, Table};
 use crate::api::{self, Issue, Resource, ResourceId, Severity};
 use crate::source::{FileContent, FileUpdate, Stamp};
 
+/// From so many keys and files with something wrong on, what is only a warning about a value of a datastore is not kept.
+const MAX_WARNED: usize = 1000;
+
 /// One difference of the view.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
@@ -131,11 +134,20 @@ impl Store {
         }
     }
 
+    /// Whether there may be more warnings than [`Store::problems`] has.
+    pub fn is_warned_of_enough(&self) -> bool {
+        self.issues.len() >= MAX_WARNED
+    }
+
     /// Takes in the value of a key in a datastore, which holds one object.
     fn value(&mut self, key: FileKey, value: &[u8], stamp: Stamp, sink: &mut Sink<'_>) {
         let decoded = document::from_value(value, &key.path);
         match decoded {
-            Ok((resource, issues)) => {
+            Ok((resource, mut issues)) => {
+                // What a newer Calico adds to one endpoint it adds to a hundred thousand.
+                if self.issues.len() >= MAX_WARNED {
+                    issues.clear();
+                }
                 let mut draft = Draft::new(self, key, sink);
                 draft.push(resource);
                 draft.finish(issues, Some(stamp));

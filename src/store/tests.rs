@@ -394,3 +394,4 @@ mod disk;
 mod mounts;
 mod quick;
 mod random;
+mod values;

@@ -63,7 +63,7 @@ pub fn configuration(at: &At<'_>) -> Option<Spec> {
             at.complain("is only possible when nodeToNodeMeshEnabled is true");
         }
     }
-    fields.finish();
+    fields.finish_open();
     Some(Spec::Other)
 }
 
@@ -109,7 +109,7 @@ pub fn peer(at: &At<'_>) -> Option<Spec> {
     if fields.get("localWorkloadSelector").is_some() && fields.get("asNumber").is_none() {
         fields.missing_because("asNumber", "localWorkloadSelector needs an asNumber");
     }
-    fields.finish();
+    fields.finish_open();
     Some(Spec::Other)
 }
 

@@ -54,7 +54,7 @@ pub fn node(at: &At<'_>) -> Option<Spec> {
     let fields = Fields::of(at)?;
     fields.opt("bgp", node_bgp);
     schema::check_fields(&fields, &NODE);
-    fields.finish();
+    fields.finish_open();
     Some(Spec::Other)
 }
 

@@ -35,7 +35,7 @@ pub fn host(at: &At<'_>) -> Option<Spec> {
             "interfaceName: \"*\" means all interfaces of the host".to_owned(),
         ));
     }
-    fields.finish();
+    fields.finish_open();
     Some(Spec::HostEndpoint(Arc::new(HostEndpoint {
         node: node?,
         interface_name: interface_name.unwrap_or_default(),
@@ -128,7 +128,7 @@ pub fn workload(at: &At<'_>) -> Option<Spec> {
     let ports = fields.list("ports", MAX_ITEMS, |at| port(at, true));
     let service_account = fields.opt("serviceAccountName", read::name);
     schema::check_fields(&fields, &UNUSED);
-    fields.finish();
+    fields.finish_open();
     check_name(at);
     Some(Spec::WorkloadEndpoint(Arc::new(WorkloadEndpoint {
         node: node?,

@@ -44,7 +44,7 @@ pub fn pool(at: &At<'_>) -> Option<Spec> {
         None => drop(fields.get("blockSize")),
     }
     pool_uses(&fields, ipip || vxlan);
-    fields.finish();
+    fields.finish_open();
     Some(Spec::Other)
 }
 

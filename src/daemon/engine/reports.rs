@@ -42,6 +42,11 @@ impl Engine {
             .into_iter()
             .filter(|i| i.severity == Severity::Warning);
         let mut warnings: Vec<String> = warnings.map(|i| i.to_string()).collect();
+        if self.store.is_warned_of_enough() {
+            warnings.push(
+                "there may be more warnings than these about what the datastore holds".to_owned(),
+            );
+        }
         warnings.extend(self.calculator.lint().iter().map(ToString::to_string));
         warnings
     }
