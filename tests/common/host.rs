@@ -127,14 +127,21 @@ impl Host {
 
     /// Runs a program and returns what it printed; it must succeed.
     pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        self.attempt(program, arguments)
+            .unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn attempt(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
         let done = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        let errors = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(done.status.success(), "{program} {arguments:?}: {errors}");
-        String::from_utf8_lossy(&done.stdout).into_owned()
+        let errors = String::from_utf8_lossy(&done.stderr);
+        match done.status.success() {
+            true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+            false => Err(format!("{program} {arguments:?}: {errors}")),
+        }
     }
 
     /// One iptables command of the host's administrator, in both families.
@@ -149,7 +156,16 @@ impl Host {
 
     /// Rules and chains of both families of a backend, without comments of the tool.
     pub fn rules_of(&self, backend: &str, options: &[&str]) -> Vec<String> {
-        let text = FAMILIES.map(|f| self.run(&format!("{f}-{backend}-save"), options));
+        // The tool asks the kernel for the name of each set that a rule of before has: a set that went in between is an error.
+        let saved = |family| {
+            let save = || self.attempt(&format!("{family}-{backend}-save"), options);
+            let last = std::cell::RefCell::new(String::new());
+            wait_for(
+                || save().map_err(|e| last.replace(e)).ok(),
+                || last.borrow().clone(),
+            )
+        };
+        let text = FAMILIES.map(saved);
         let lines = text.iter().flat_map(|t| t.lines());
         lines
             .filter(|l| !l.starts_with('#'))

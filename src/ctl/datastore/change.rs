@@ -8,6 +8,7 @@ use super::db::{Db, Stored};
 use super::words::{note, refusal, writable};
 use super::{Inputs, cut, pool};
 use crate::api::{Kind, Resource, ResourceId, Spec};
+use crate::ctl::output::Output;
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
 use crate::etcd::Condition;
 use crate::etcd::{document, keys};
@@ -88,7 +89,7 @@ impl Change {
                 }
             }
         }
-        tally.report(verb.name(), verb.done())
+        tally.report(global.output, verb.name(), verb.done())
     }
 
     fn one(&self, db: &mut Db, verb: Verb, resource: &Resource) -> Result<(), Failure> {
@@ -221,16 +222,16 @@ impl Tally {
         }
     }
 
-    fn report(&self, verb: &str, done: &str) -> Outcome {
+    fn report(&self, form: Output, verb: &str, done: &str) -> Outcome {
         let note = note(self.dry_run);
         if self.total == 0 {
-            output::print_text("No resources specified")?;
+            output::said(form, "No resources specified")?;
             return Ok(EX_OK);
         }
         let kind = self.kind.map_or(String::new(), |kind| format!("'{kind}' "));
         if self.errors.is_empty() {
             let text = format!("Successfully {done} {} {kind}resource(s){note}", self.done);
-            output::print_text(&text)?;
+            output::said(form, &text)?;
             return Ok(EX_OK);
         }
         let errors = match verb {
@@ -245,7 +246,7 @@ impl Tally {
                 let text = format!(
                     "Partial success: {done} the first {n} out of {total} {kind}resources:{note}"
                 );
-                output::print_text(&text)?;
+                output::said(form, &text)?;
                 let plural = if verb == "apply" { "(s)" } else { "" };
                 format!("hit error{plural}: {errors}")
             }

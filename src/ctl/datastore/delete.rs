@@ -1,10 +1,16 @@
 //! `moatctl delete`.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use clap::Args;
+use serde_json::Value;
 
 use super::Inputs;
 use super::change::{CLUSTER_TIERS, warn};
-use super::db::Db;
+use super::db::{Db, Stored};
+use super::ipam::{release_addresses, release_blocks};
+use super::pool::retire;
 use super::words::{named, note, refusal, writable};
 use crate::api::{Kind, Resource, ResourceId};
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
@@ -48,12 +54,12 @@ impl Delete {
         let kind = first.filter(|kind| ids.iter().all(|id| id.kind == *kind));
         let kind = kind.map_or(String::new(), |kind| format!("'{kind}' "));
         if ids.is_empty() {
-            output::print_text("No resources specified")?;
+            output::said(global.output, "No resources specified")?;
         }
         if done > 0 {
             let note = note(self.dry_run);
             let text = format!("Successfully deleted {done} {kind}resource(s){note}");
-            output::print_text(&text)?;
+            output::said(global.output, &text)?;
         }
         if errors.is_empty() {
             return Ok(EX_OK);
@@ -94,14 +100,25 @@ impl Delete {
         if self.dry_run {
             return Ok(());
         }
-        if id.kind == Kind::Node {
-            remove_dependents(db, &id.name)?;
-        }
-        let condition = Condition::Revision(before.revision);
-        match db.write(&before.key, condition, Write::Delete)? {
-            Some(_) => Ok(()),
-            None => Err(refusal("update conflict", id)),
-        }
+        let revision = match id.kind {
+            Kind::Node => {
+                release_addresses_of(db, &before)?;
+                remove_dependents(db, &id.name)?;
+                Some(before.revision)
+            }
+            Kind::IPPool => retire(db, &before)?,
+            _ => Some(before.revision),
+        };
+        let deleted = match revision {
+            Some(revision) => {
+                let condition = Condition::Revision(revision);
+                db.write(&before.key, condition, Write::Delete)?
+            }
+            None => None,
+        };
+        deleted
+            .map(|_| ())
+            .ok_or_else(|| refusal("update conflict", id))
     }
 }
 
@@ -123,7 +140,34 @@ fn check_tier(db: &mut Db, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What belongs to a node goes with it, as with Calico's client; addresses of its workloads stay assigned.
+/// The addresses of a node's workloads and tunnels are given back, and its blocks are taken from it, before it goes (facts 1.12).
+fn release_addresses_of(db: &mut Db, node: &Stored) -> Result<(), Failure> {
+    let name = &node.document["metadata"]["name"];
+    let spec = &node.document["spec"];
+    let mut addresses = vec![
+        &spec["bgp"]["ipv4IPIPTunnelAddr"],
+        &spec["ipv4VXLANTunnelAddr"],
+        &spec["ipv6VXLANTunnelAddr"],
+        &spec["wireguard"]["interfaceIPv4Address"],
+        &spec["wireguard"]["interfaceIPv6Address"],
+    ];
+    let workloads = db.list(Kind::WorkloadEndpoint, None)?;
+    let its_own = workloads
+        .iter()
+        .filter(|w| w.document["spec"]["node"] == *name);
+    let networks = its_own.filter_map(|w| w.document["spec"]["ipNetworks"].as_array());
+    addresses.extend(networks.flatten());
+    let address = |text: &&Value| text.as_str()?.split('/').next()?.parse().ok();
+    let addresses: BTreeSet<IpAddr> = addresses.iter().filter_map(address).collect();
+    release_addresses(db, |ip, used| {
+        // Where it is known whose an address is, only its owner gives it back.
+        let owner = &used["secondary"]["node"];
+        addresses.contains(&ip) && (owner.is_null() || owner == name)
+    })?;
+    release_blocks(db, |block| *name == block.host)
+}
+
+/// What belongs to a node goes with it, as with Calico's client.
 fn remove_dependents(db: &mut Db, node: &str) -> Result<(), Failure> {
     use Kind::*;
     for kind in [

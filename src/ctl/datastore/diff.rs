@@ -1,6 +1,7 @@
 //! `moatctl diff`: what apply would change.
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Inputs;
@@ -22,12 +23,20 @@ pub struct Diff {
     namespace: Option<String>,
 }
 
+/// What would change of a resource.
+#[derive(Debug, Serialize)]
+struct Difference {
+    resource: String,
+    /// Lines of YAML, with `-` before those that would go and `+` before those that would come.
+    changes: Vec<String>,
+}
+
 impl Diff {
     /// Compares files with the datastore; exit code 2 when apply would change something.
     pub fn run(&self, global: &Global) -> Outcome {
         let resources = self.inputs.read(global, self.namespace.as_deref())?;
         let mut db = Db::open(global)?;
-        let mut lines = Vec::new();
+        let mut differences = Vec::new();
         for resource in &resources {
             let stored = db.get(&resource.id)?;
             let key = match &stored {
@@ -41,17 +50,24 @@ impl Diff {
             let old = before.as_ref().map(text).unwrap_or_default();
             let changes = compare(&old, &text(&after));
             if !changes.is_empty() {
-                lines.push(format!("{}:", resource.id));
-                lines.extend(changes);
+                let resource = resource.id.to_string();
+                differences.push(Difference { resource, changes });
             }
         }
-        if lines.is_empty() {
-            output::print_text("nothing would change")?;
-            return Ok(EX_OK);
-        }
-        output::print_text(&lines.join("\n"))?;
-        Ok(EX_CHANGES)
+        output::print(global.output, &differences, || text(&differences))?;
+        Ok(match differences.is_empty() {
+            true => EX_OK,
+            false => EX_CHANGES,
+        })
     }
+}
+
+fn text(differences: &[Difference]) -> String {
+    if differences.is_empty() {
+        return "nothing would change".to_owned();
+    }
+    let one = |d: &Difference| format!("{}:\n{}", d.resource, d.changes.join("\n"));
+    differences.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
 /// Lines that go and come, and those around them.

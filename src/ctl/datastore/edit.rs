@@ -66,7 +66,7 @@ impl Patch {
         });
         patched.map_err(|e| Failure::new(e.code, format!("hit error: {}", e.message)))?;
         let text = format!("Successfully patched 1 '{}' resource", id.kind);
-        output::print_text(&(text + note(self.dry_run)))?;
+        output::said(global.output, &(text + note(self.dry_run)))?;
         Ok(EX_OK)
     }
 }
@@ -119,9 +119,8 @@ impl Label {
         })?;
         let place = if done == "removed" { "from" } else { "on" };
         let (kind, name) = (&self.kind, &self.name);
-        output::print_text(&format!(
-            "Successfully {done} label {key} {place} {kind} {name}"
-        ))?;
+        let text = format!("Successfully {done} label {key} {place} {kind} {name}");
+        output::said(global.output, &text)?;
         Ok(EX_OK)
     }
 

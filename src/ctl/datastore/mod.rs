@@ -1,6 +1,7 @@
 //! Commands that write and read a datastore, with calicoctl's verbs, messages and exit codes (facts 10).
 
 mod access;
+mod bird;
 mod change;
 mod cut;
 mod db;

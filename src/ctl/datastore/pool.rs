@@ -1,15 +1,21 @@
-//! What Calico's client refuses of a pool, because the addresses that hosts took already depend on it.
+//! Pools of addresses: what Calico's client refuses of them, because hosts took addresses of them already, and what it does before one goes.
+
+use std::thread::sleep;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::db::Db;
-use super::ipam::Block;
+use super::db::{Db, Stored};
+use super::ipam::{Block, release_blocks};
 use crate::api::Kind;
 use crate::ctl::{EX_NO, Failure};
+use crate::etcd::Condition;
 
 const CIDR: &str = "IPPool.Spec.CIDR";
 const BLOCK_SIZE: &str = "IPPool.Spec.BlockSize";
+/// In which time hosts finish taking the addresses that they are about to take (facts 1.13).
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Refuses a document that is to be stored in the place of `before`, in calicoctl's words; other kinds pass.
 pub fn check(db: &mut Db, new: &Value, before: Option<&Value>) -> Result<(), Failure> {
@@ -29,6 +35,31 @@ pub fn check(db: &mut Db, new: &Value, before: Option<&Value>) -> Result<(), Fai
         ),
     };
     Err(Failure::new(EX_NO, text))
+}
+
+/// Disables a pool and takes its blocks from the hosts, so that it can go; the revision that it has then, or none if somebody else
+/// changed it meanwhile.
+pub fn retire(db: &mut Db, pool: &Stored) -> Result<Option<i64>, Failure> {
+    let spec = &pool.document["spec"];
+    let mut revision = pool.revision;
+    if spec["disabled"] != true {
+        let condition = Condition::Revision(revision);
+        let mut disabled = pool.document.clone();
+        disabled["spec"]["disabled"] = true.into();
+        if let Some(metadata) = disabled["metadata"].as_object_mut() {
+            // Shown, never stored.
+            metadata.shift_remove("resourceVersion");
+        }
+        let Some(now) = db.put(&pool.key, condition, &disabled)? else {
+            return Ok(None);
+        };
+        revision = now;
+    }
+    if let Some(cidr) = net(spec) {
+        sleep(SETTLE);
+        release_blocks(db, |block| cidr.contains(&block.net.addr()))?;
+    }
+    Ok(Some(revision))
 }
 
 fn field(name: &str, value: &Value, why: &str) -> String {

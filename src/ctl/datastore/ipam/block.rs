@@ -1,5 +1,6 @@
 //! Blocks of addresses.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,6 +10,20 @@ use super::read;
 use crate::ctl::Failure;
 use crate::ctl::datastore::db::Db;
 use crate::etcd::keys;
+
+/// The handle of addresses that hosts with Windows reserve.
+const WINDOWS_RESERVED: &str = "windows-reserved-ipam-handle";
+/// What Calico stores of a block, in its order.
+const FIELDS: [&str; 8] = [
+    "cidr",
+    "affinity",
+    "allocations",
+    "unallocated",
+    "attributes",
+    "sequenceNumber",
+    "sequenceNumberForAllocation",
+    "deleted",
+];
 
 /// A block and where it is stored.
 pub struct Block {
@@ -30,6 +45,12 @@ impl Block {
             Block::new(key, kv.revision, read(&kv.value))
         };
         Ok(found.into_iter().filter_map(block).collect())
+    }
+
+    /// The block of a key, if it holds one.
+    pub fn get(db: &mut Db, key: &str) -> Result<Option<Block>, Failure> {
+        let found = db.get_key(key)?;
+        Ok(found.and_then(|kv| Block::new(key.to_owned(), kv.revision, read(&kv.value))))
     }
 
     /// A block in its stored form, if it is one.
@@ -95,56 +116,80 @@ impl Block {
         usize::try_from(place).ok().filter(|_| inside)
     }
 
-    /// The block without an address that is in use, in the form in which Calico writes it.
-    pub fn without(&self, ip: IpAddr) -> Option<Value> {
-        let place = self.place(ip)?;
+    /// Whether nothing uses any of its addresses; those that hosts with Windows reserve in each block do not count.
+    pub fn is_empty(&self) -> bool {
+        let handle = |attributes: &Value| attributes["handle_id"].as_str().map(str::to_lowercase);
+        self.uses()
+            .all(|(_, attributes)| handle(attributes).as_deref() == Some(WINDOWS_RESERVED))
+    }
+
+    /// The block as nobody's, in the form in which Calico writes it.
+    pub fn disowned(&self) -> Value {
+        self.rewritten(&[("affinity", Value::Null)])
+    }
+
+    /// The block without those of these addresses that are in use, in the form in which Calico writes it.
+    pub fn without(&self, ips: &[IpAddr]) -> Value {
         let mut allocations = self.allocations().to_vec();
-        let gone = std::mem::take(allocations.get_mut(place)?).as_u64()?;
-        let mut attributes = Vec::new();
-        let kept = self.value["attributes"].as_array().into_iter().flatten();
-        // Attributes that no address has any more go, and those behind them move up.
-        for (attribute, index) in kept.zip(0..) {
-            if index == gone && !allocations.contains(&json!(index)) {
-                let behind = |a: &&mut Value| a.as_u64().is_some_and(|n| n > gone);
-                allocations
-                    .iter_mut()
-                    .filter(behind)
-                    .for_each(|a| *a = json!(a.as_u64().unwrap_or(1) - 1));
-                continue;
-            }
-            let secondary = &attribute["secondary"];
-            attributes.push(json!({"handle_id": attribute["handle_id"], "secondary": secondary}));
-        }
-        let mut unallocated = self.value["unallocated"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        unallocated.push(place.into());
+        let mut unallocated = self.list("unallocated");
         let mut sequences = self.value["sequenceNumberForAllocation"].clone();
-        if let Some(sequences) = sequences.as_object_mut() {
-            sequences.shift_remove(&place.to_string());
+        let mut gone = BTreeSet::new();
+        for place in ips.iter().filter_map(|ip| self.place(*ip)) {
+            let Some(index) = allocations.get_mut(place).and_then(|a| a.take().as_u64()) else {
+                continue;
+            };
+            gone.insert(index);
+            unallocated.push(place.into());
+            if let Some(sequences) = sequences.as_object_mut() {
+                sequences.shift_remove(&place.to_string());
+            }
         }
-        let mut block = Map::new();
-        for (field, value) in [
-            ("cidr", self.value["cidr"].clone()),
-            ("affinity", self.value["affinity"].clone()),
+        gone.retain(|index| !allocations.contains(&json!(index)));
+        // Attributes that no address has any more go, and those behind them move up.
+        for allocation in &mut allocations {
+            if let Some(index) = allocation.as_u64() {
+                *allocation = json!(index - gone.range(..index).count() as u64);
+            }
+        }
+        let attributes = (0..).zip(self.list("attributes"));
+        let attributes = attributes.filter(|(index, _)| !gone.contains(index));
+        self.rewritten(&[
             ("allocations", allocations.into()),
             ("unallocated", unallocated.into()),
-            ("attributes", attributes.into()),
-            (
-                "sequenceNumber",
-                (self.value["sequenceNumber"].as_u64().unwrap_or(0) + 1).into(),
-            ),
+            ("attributes", attributes.map(|(_, a)| a).collect()),
             ("sequenceNumberForAllocation", sequences),
-            (
-                "deleted",
-                self.value["deleted"].as_bool().unwrap_or(false).into(),
-            ),
-        ] {
+        ])
+    }
+
+    fn list(&self, field: &str) -> Vec<Value> {
+        self.value[field].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The block with changes, as a next version of it.
+    fn rewritten(&self, changes: &[(&str, Value)]) -> Value {
+        let mut block = Map::new();
+        for field in FIELDS {
+            let changed = changes.iter().find(|(name, _)| *name == field);
+            let value = changed.map_or(&self.value[field], |(_, value)| value);
+            let value = match field {
+                "attributes" => value
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(attribute)
+                    .collect(),
+                "sequenceNumber" => (value.as_u64().unwrap_or(0) + 1).into(),
+                "deleted" => value.as_bool().unwrap_or(false).into(),
+                _ => value.clone(),
+            };
             block.insert(field.to_owned(), value);
         }
-        Some(block.into())
+        block.into()
     }
+}
+
+fn attribute(stored: &Value) -> Value {
+    json!({"handle_id": stored["handle_id"], "secondary": stored["secondary"]})
 }
 
 fn number(ip: IpAddr) -> u128 {
@@ -173,17 +218,30 @@ mod tests {
         let six = Block::new(String::new(), 1, six).unwrap();
         let uses: Vec<String> = six.uses().map(|(ip, _)| ip.to_string()).collect();
         assert_eq!(uses, ["fd00::1"]);
-        let after = block.without(ip(0)).unwrap();
+        let after = block.without(&[ip(0)]);
         assert_eq!(after["allocations"], json!([null, 0, 0, null]));
         assert_eq!(after["unallocated"], json!([3, 0]));
         assert_eq!(
             after["attributes"],
             json!([{"handle_id": "b", "secondary": null}])
         );
-        let after = block.without(ip(1)).unwrap();
+        let after = block.without(&[ip(1)]);
         assert_eq!(after["allocations"], json!([0, null, 1, null]));
         assert_eq!(after["attributes"].as_array().unwrap().len(), 2);
-        assert!(block.without(ip(3)).is_none());
+        let after = block.without(&[ip(0), ip(3), ip(9)]);
+        assert_eq!(after["allocations"], json!([null, 0, 0, null]));
+        let after = block.without(&[ip(2), ip(0), ip(1)]);
+        assert_eq!(after["allocations"], json!([null, null, null, null]));
+        assert_eq!(after["unallocated"], json!([3, 2, 0, 1]));
+        assert_eq!(
+            (&after["attributes"], &after["sequenceNumber"]),
+            (&json!([]), &json!(1))
+        );
+        let after = block.disowned();
+        assert_eq!(
+            (&after["affinity"], &after["allocations"]),
+            (&Value::Null, &json!([0, 1, 1, null]))
+        );
         assert!(Block::new(String::new(), 1, json!({})).is_none());
     }
 }

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use clap::Args;
 use ipnet::IpNet;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::block::Block;
 use crate::api::Kind;
 use crate::ctl::datastore::db::Db;
 use crate::ctl::datastore::render::plain;
+use crate::ctl::output::Output;
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
 use crate::etcd::keys;
 
@@ -57,7 +58,9 @@ impl Check {
     /// Runs the command.
     pub fn run(&self, global: &Global) -> Outcome {
         let mut db = Db::open(global)?;
-        output::print_raw("Checking IPAM for inconsistencies...\n\n")?;
+        if global.output == Output::Text {
+            output::print_raw("Checking IPAM for inconsistencies...\n\n")?;
+        }
         if db.get_key(keys::CLUSTER_INFORMATION)?.is_none() {
             let text = "resource does not exist: ClusterInformation(default)";
             return Err(Failure::new(EX_NO, text));
@@ -73,7 +76,8 @@ impl Check {
         self.handles(&mut found);
         let problems = found.problems;
         found.say(format!("Check complete; found {problems} problems."));
-        output::print_text(&found.lines.join("\n"))?;
+        let told = json!({"problems": problems, "report": found.lines});
+        output::print(global.output, &told, || found.lines.join("\n"))?;
         Ok(EX_OK)
     }
 

@@ -1,12 +1,15 @@
 //! `moatctl ipam`: what Calico's address management keeps in the datastore, and changes of it, in calicoctl's words.
 
+mod affinity;
 mod block;
 mod borrowed;
 mod check;
 mod release;
 mod show;
 
+pub use affinity::release as release_blocks;
 pub use block::Block;
+pub use release::release as release_addresses;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -14,6 +17,9 @@ use serde_json::{Value, json};
 use super::db::Db;
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
 use crate::etcd::{Condition, Write, keys};
+
+/// Others may come before so often.
+const TRIES: u32 = 5;
 
 /// Commands about addresses.
 #[derive(Debug, Subcommand)]
@@ -67,13 +73,13 @@ impl Configure {
         if !strict && let Some(config) = config.as_object_mut() {
             config.shift_remove("strict_affinity");
         }
-        let value = config.to_string().into_bytes();
-        let written = db.write(&key, condition, Write::Put { value, lease: 0 })?;
+        let written = db.write(&key, condition, put(&config))?;
         if written.is_none() {
             let text = "somebody else changed it meanwhile: try again";
             return Err(Failure::new(EX_NO, text));
         }
-        output::print_text(&format!("Successfully set StrictAffinity to: {strict}"))?;
+        let text = format!("Successfully set StrictAffinity to: {strict}");
+        output::said(global.output, &text)?;
         Ok(EX_OK)
     }
 }
@@ -89,4 +95,18 @@ fn usual() -> Value {
 
 fn read(value: &[u8]) -> Value {
     serde_json::from_slice(value).unwrap_or_default()
+}
+
+fn put(value: &Value) -> Write {
+    Write::Put {
+        value: value.to_string().into_bytes(),
+        lease: 0,
+    }
+}
+
+fn conflict(key: &str) -> Failure {
+    Failure::new(
+        EX_NO,
+        format!("update conflict: others keep changing {key}: try again"),
+    )
 }

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 
 use clap::Args;
 use ipnet::IpNet;
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::block::Block;
 use super::{borrowed, config_key, read, usual};
 use crate::api::Kind;
 use crate::ctl::datastore::db::Db;
 use crate::ctl::datastore::render;
+use crate::ctl::output::boxed;
 use crate::ctl::{EX_OK, Global, Outcome, output};
 
 /// Command line of `ipam show`.
@@ -30,55 +32,79 @@ pub struct Show {
     show_configuration: bool,
 }
 
+/// How many addresses of a pool or block are in use.
+#[derive(Debug, Serialize)]
+struct Usage {
+    grouping: &'static str,
+    cidr: IpNet,
+    /// Not whole above 2^53.
+    total: f64,
+    used: usize,
+    free: f64,
+}
+
 impl Show {
     /// Runs the command.
     pub fn run(&self, global: &Global) -> Outcome {
         let mut db = Db::open(global)?;
-        let text = if self.show_configuration {
+        let form = global.output;
+        if self.show_configuration {
             let found = db.get_key(&config_key())?;
-            configuration(&found.map_or_else(usual, |kv| read(&kv.value)))
-        } else {
-            let blocks = Block::all(&mut db)?;
-            match self.ip {
-                None if self.show_borrowed => borrowed::table(&blocks),
-                Some(ip) => one(ip, &blocks),
-                None => {
-                    let pools = db.list(Kind::IPPool, None)?;
-                    let cidr = |value: &Value| value["spec"]["cidr"].as_str()?.parse().ok();
-                    let pools: Vec<IpNet> =
-                        pools.iter().filter_map(|p| cidr(&p.document)).collect();
-                    pools_table(&pools, &blocks, self.show_blocks)
-                }
+            let config = configuration(&found.map_or_else(usual, |kv| read(&kv.value)));
+            output::print(form, &config, || configuration_table(&config))?;
+            return Ok(EX_OK);
+        }
+        let blocks = Block::all(&mut db)?;
+        match self.ip {
+            None if self.show_borrowed => {
+                let report = borrowed::Report::of(&blocks);
+                output::print(form, &report, || report.text())?;
             }
-        };
-        output::print_text(&text)?;
+            Some(ip) => {
+                let attributes = blocks.iter().find_map(|block| block.attributes(ip));
+                let of = attributes.map(|attributes| &attributes["secondary"]);
+                let told = json!({"ip": ip, "inUse": of.is_some(), "attributes": of});
+                output::print(form, &told, || one(ip, of))?;
+            }
+            None => {
+                let pools = db.list(Kind::IPPool, None)?;
+                let cidr = |value: &Value| value["spec"]["cidr"].as_str()?.parse().ok();
+                let pools: Vec<IpNet> = pools.iter().filter_map(|p| cidr(&p.document)).collect();
+                let usage = usage(&pools, &blocks, self.show_blocks);
+                output::print(form, &usage, || usage_table(&usage))?;
+            }
+        }
         Ok(EX_OK)
     }
 }
 
-fn configuration(config: &Value) -> String {
-    let row = |name: &str, field: &str, other: &str| {
+/// What is stored of the configuration, under the names that Calico shows.
+fn configuration(config: &Value) -> Map<String, Value> {
+    let shown = |(name, field, other): (&str, &str, Value)| {
         let value = config.get(field).filter(|value| !value.is_null());
-        let value = value.map_or_else(|| other.to_owned(), Value::to_string);
-        vec![name.to_owned(), value]
+        (name.to_owned(), value.cloned().unwrap_or(other))
     };
-    let rows = [
-        row("StrictAffinity", "strict_affinity", "false"),
-        row("AutoAllocateBlocks", "auto_allocate_blocks", "false"),
-        row("MaxBlocksPerHost", "maxBlocksPerHost", "0"),
-    ];
-    boxed(&["PROPERTY", "VALUE"], &rows)
+    [
+        ("StrictAffinity", "strict_affinity", false.into()),
+        ("AutoAllocateBlocks", "auto_allocate_blocks", false.into()),
+        ("MaxBlocksPerHost", "maxBlocksPerHost", 0.into()),
+    ]
+    .map(shown)
+    .into_iter()
+    .collect()
 }
 
-fn one(ip: IpAddr, blocks: &[Block]) -> String {
-    let Some(attributes) = blocks.iter().find_map(|block| block.attributes(ip)) else {
+fn configuration_table(config: &Map<String, Value>) -> String {
+    let rows = config.iter().map(|(k, v)| vec![k.clone(), v.to_string()]);
+    boxed(&["PROPERTY", "VALUE"], &rows.collect::<Vec<_>>())
+}
+
+fn one(ip: IpAddr, attributes: Option<&Value>) -> String {
+    let Some(attributes) = attributes else {
         return format!("{ip} is not assigned");
     };
     let mut lines = vec![format!("IP {ip} is in use")];
-    match attributes["secondary"]
-        .as_object()
-        .filter(|map| !map.is_empty())
-    {
+    match attributes.as_object().filter(|map| !map.is_empty()) {
         Some(map) => {
             lines.push("Attributes:".to_owned());
             lines.extend(
@@ -91,42 +117,47 @@ fn one(ip: IpAddr, blocks: &[Block]) -> String {
     lines.join("\n")
 }
 
-fn size(net: &IpNet) -> f64 {
-    f64::from(net.max_prefix_len() - net.prefix_len()).exp2()
-}
-
-fn pools_table(pools: &[IpNet], blocks: &[Block], show_blocks: bool) -> String {
-    let row = |group: &str, net: &IpNet, used: usize| {
-        let (total, used) = (size(net), used as f64);
-        let part = |n: f64| format!("{} ({:.0}%)", five(n), 100.0 * n / total);
-        vec![
-            group.to_owned(),
-            net.to_string(),
-            five(total),
-            part(used),
-            part(total - used),
-        ]
+fn usage(pools: &[IpNet], blocks: &[Block], show_blocks: bool) -> Vec<Usage> {
+    let of = |grouping: &'static str, cidr: IpNet, used: usize| {
+        let total = f64::from(cidr.max_prefix_len() - cidr.prefix_len()).exp2();
+        Usage {
+            grouping,
+            cidr,
+            total,
+            used,
+            free: total - used as f64,
+        }
     };
+    let of_block = |block: &Block| of("Block", block.net, block.used());
     let mut rows = Vec::new();
     for pool in pools {
-        let of_pool: Vec<&Block> = blocks
-            .iter()
-            .filter(|block| pool.contains(&block.net))
-            .collect();
-        rows.push(row(
-            "IP Pool",
-            pool,
-            of_pool.iter().map(|block| block.used()).sum(),
-        ));
-        let shown = of_pool.iter().filter(|_| show_blocks);
-        rows.extend(shown.map(|block| row("Block", &block.net, block.used())));
+        let inside = |block: &&Block| pool.contains(&block.net);
+        let of_pool: Vec<&Block> = blocks.iter().filter(inside).collect();
+        let used = of_pool.iter().map(|block| block.used()).sum();
+        rows.push(of("IP Pool", *pool, used));
+        let shown = of_pool.into_iter().filter(|_| show_blocks);
+        rows.extend(shown.map(of_block));
     }
     let is_orphan = |block: &&Block| !pools.iter().any(|pool| pool.contains(&block.net));
     let orphans = blocks.iter().filter(is_orphan).filter(|_| show_blocks);
-    rows.extend(orphans.map(|block| row("Block", &block.net, block.used())));
+    rows.extend(orphans.map(of_block));
+    rows
+}
+
+fn usage_table(usage: &[Usage]) -> String {
+    let row = |usage: &Usage| {
+        let part = |n: f64| format!("{} ({:.0}%)", five(n), 100.0 * n / usage.total);
+        vec![
+            usage.grouping.to_owned(),
+            usage.cidr.to_string(),
+            five(usage.total),
+            part(usage.used as f64),
+            part(usage.free),
+        ]
+    };
     boxed(
         &["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE"],
-        &rows,
+        &usage.iter().map(row).collect::<Vec<_>>(),
     )
 }
 
@@ -139,38 +170,6 @@ fn five(number: f64) -> String {
     let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
     let digits = digits.trim_end_matches('0').trim_end_matches('.');
     format!("{digits}e+{power:0>2}")
-}
-
-/// A table with lines around it: titles in the middle, numbers to the right.
-pub fn boxed(header: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |n: usize| {
-        let cells = rows.iter().map(|row| row[n].len());
-        cells.max().unwrap_or(0).max(header[n].len())
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let dashes: Vec<String> = widths.iter().map(|w| "-".repeat(w + 2)).collect();
-    let line = format!("+{}+", dashes.join("+"));
-    let titles: Vec<String> = header
-        .iter()
-        .zip(&widths)
-        .map(|(t, w)| format!(" {t:^w$} ", w = *w))
-        .collect();
-    let cell = |(cell, w): (&String, &usize)| match cell.parse::<u64>() {
-        Ok(_) => format!(" {cell:>w$} ", w = *w),
-        Err(_) => format!(" {cell:<w$} ", w = *w),
-    };
-    let row = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(cell).collect();
-        format!("|{}|", cells.join("|"))
-    };
-    let mut lines = vec![
-        line.clone(),
-        format!("|{}|", titles.join("|")),
-        line.clone(),
-    ];
-    lines.extend(rows.iter().map(row));
-    lines.push(line);
-    lines.join("\n")
 }
 
 #[cfg(test)]

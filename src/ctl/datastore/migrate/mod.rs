@@ -70,7 +70,8 @@ fn information(db: &mut Db) -> Result<Option<Stored>, Failure> {
 
 fn ready(db: &mut Db, ready: bool, said: &str) -> Outcome {
     change(db, &[("datastoreReady", ready.into())])?;
-    output::print_text(said)?;
+    let form = db.global().output;
+    output::said(form, said)?;
     Ok(EX_OK)
 }
 
