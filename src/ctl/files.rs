@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::progress::Progress;
 use super::{EX_CONFIG, EX_NOINPUT, Failure, Global};
 use crate::api::{self, Issue, Resource, ResourceId, Severity, Spec};
 use crate::calc::{self, Host, HostPolicy};
@@ -60,7 +61,9 @@ pub fn read(global: &Global, filenames: &[PathBuf]) -> Result<Inspected, Failure
         read_input(filename, &mut files, &mut issues)?;
     }
     let mut resources: BTreeMap<ResourceId, Resource> = BTreeMap::new();
-    for (name, bytes) in &files {
+    let mut progress = Progress::new("files read", Some(files.len()));
+    for (count, (name, bytes)) in files.iter().enumerate() {
+        progress.done(count);
         let parsed = api::parse_bytes(name, bytes);
         issues.extend(parsed.issues);
         for resource in parsed.resources {

@@ -11,6 +11,7 @@ mod files;
 mod get;
 mod output;
 mod plan;
+mod progress;
 mod status;
 mod validate;
 

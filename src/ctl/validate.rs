@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::files::{self, Inputs};
+use super::progress::Progress;
 use super::{EX_NO, EX_OK, Global, Outcome, output};
 use crate::api::{Issue, Resource, Spec};
 use crate::calc;
@@ -68,11 +69,14 @@ pub fn run(global: &Global, args: &Validate) -> Outcome {
         .filter(|r| !is_set(r))
         .cloned()
         .collect();
-    for node in nodes.into_iter().take(most) {
+    let mut progress = Progress::new("hosts looked at", Some(nodes.len().min(most)));
+    for (count, node) in nodes.into_iter().take(most).enumerate() {
+        progress.done(count);
         settings.settings.felix_hostname = node;
         let policy = files::host_policy(&settings, &others);
         issues.extend(calc::lint_host(&others, &policy));
     }
+    drop(progress);
     let valid = !read.is_invalid() && (!args.strict || issues.is_empty());
     let report = Report {
         valid,

@@ -9,6 +9,7 @@ use super::words::{note, refusal, writable};
 use super::{Inputs, cut, pool};
 use crate::api::{Kind, Resource, ResourceId, Spec};
 use crate::ctl::output::Output;
+use crate::ctl::progress::Progress;
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
 use crate::etcd::Condition;
 use crate::etcd::{document, keys};
@@ -78,7 +79,9 @@ impl Change {
             warn(&mut db, &resources, &[])?;
         }
         let mut tally = Tally::new(&resources, self.dry_run);
-        for resource in &resources {
+        let mut progress = Progress::new("resources written", Some(resources.len()));
+        for (count, resource) in resources.iter().enumerate() {
+            progress.done(count);
             match self.one(&mut db, verb, resource) {
                 Ok(()) => tally.done += 1,
                 Err(failure) => {
@@ -89,6 +92,7 @@ impl Change {
                 }
             }
         }
+        drop(progress);
         tally.report(global.output, verb.name(), verb.done())
     }
 

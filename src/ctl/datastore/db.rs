@@ -6,6 +6,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::access;
 
 use crate::api::{Kind, Resource, ResourceId};
+use crate::ctl::progress::Progress;
 use crate::ctl::{EX_NO, EX_UNAVAILABLE, Failure, Global};
 use crate::etcd::{Access, Client, Condition, EtcdError, KeyValue, Write, prefix_end};
 use crate::etcd::{document, keys, shape};
@@ -150,7 +151,9 @@ impl Db {
         let end = prefix_end(prefix.as_bytes());
         let mut from = prefix.as_bytes().to_vec();
         let (mut found, mut revision) = (Vec::new(), 0);
+        let mut progress = Progress::new("keys read", None);
         loop {
+            progress.done(found.len());
             let page = self.client.range(&from, &end, PAGE, revision);
             let page = self.runtime.block_on(page).map_err(|e| failure(&e))?;
             revision = page.now.revision;

@@ -13,6 +13,7 @@ use super::ipam::{release_addresses, release_blocks};
 use super::pool::retire;
 use super::words::{named, note, refusal, writable};
 use crate::api::{Kind, Resource, ResourceId};
+use crate::ctl::progress::Progress;
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
 use crate::etcd::document::is_policy;
 use crate::etcd::{Condition, Write};
@@ -44,12 +45,15 @@ impl Delete {
         let mut db = Db::open(global)?;
         warn(&mut db, &[], &ids)?;
         let (mut done, mut errors) = (0, Vec::new());
+        let mut progress = Progress::new("resources deleted", Some(ids.len()));
         for (id, version) in ids.iter().zip(&versions) {
+            progress.done(done);
             match self.one(&mut db, id, version) {
                 Ok(()) => done += 1,
                 Err(failure) => errors.push(failure.message),
             }
         }
+        drop(progress);
         let first = ids.first().map(|id| id.kind);
         let kind = first.filter(|kind| ids.iter().all(|id| id.kind == *kind));
         let kind = kind.map_or(String::new(), |kind| format!("'{kind}' "));

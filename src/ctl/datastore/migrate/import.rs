@@ -10,6 +10,7 @@ use crate::api::{self, Kind, Resource};
 use crate::ctl::datastore::change::CLUSTER_TIERS;
 use crate::ctl::datastore::db::Db;
 use crate::ctl::files::complain;
+use crate::ctl::progress::Progress;
 use crate::ctl::{EX_NO, EX_NOINPUT, EX_OK, Failure, Outcome, output};
 use crate::etcd::{Condition, Write, document, keys};
 
@@ -36,11 +37,14 @@ pub fn run(db: &mut Db, filename: &Path) -> Outcome {
     let is_policy = |r: &&Resource| document::is_policy(r.id.kind);
     let mut policies = export.resources.iter().filter(is_policy);
     db.prefer_old_names(policies.any(|p| p.raw.value()["spec"]["tier"].is_null()));
-    for resource in &export.resources {
+    let mut progress = Progress::new("resources written", Some(export.resources.len()));
+    for (count, resource) in export.resources.iter().enumerate() {
+        progress.done(count);
         let key = db.new_key(resource)?;
         let stored = document::complete(resource, None, &key);
         db.put(&key, Condition::Always, &stored)?;
     }
+    drop(progress);
     let count = export.resources.len();
     output::print_text(&format!("Successfully applied {count} resource(s)"))?;
     for (key, value) in &export.addresses {
