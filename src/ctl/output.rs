@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
-use serde_json::json;
 
 use super::{EX_UNAVAILABLE, Failure};
 use crate::api;
@@ -75,12 +74,6 @@ pub fn print<T: Serialize>(
     print_text(&text)
 }
 
-/// Says what was done.
-pub fn said(output: Output, text: &str) -> Result<(), Failure> {
-    let text = text.trim_end();
-    print(output, &json!({"message": text}), || text.to_owned())
-}
-
 /// Prints a value as JSON in one line, for streams.
 pub fn print_line<T: Serialize>(value: &T) -> Result<(), Failure> {
     let line = serde_json::to_string(value);
@@ -127,38 +120,6 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         rows.iter()
             .map(|row| line(row.iter().map(String::as_str).collect())),
     );
-    lines.join("\n")
-}
-
-/// A table with lines around it: titles in the middle, numbers to the right.
-pub fn boxed(header: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |n: usize| {
-        let cells = rows.iter().map(|row| row[n].len());
-        cells.max().unwrap_or(0).max(header[n].len())
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let dashes: Vec<String> = widths.iter().map(|w| "-".repeat(w + 2)).collect();
-    let line = format!("+{}+", dashes.join("+"));
-    let titles: Vec<String> = header
-        .iter()
-        .zip(&widths)
-        .map(|(t, w)| format!(" {t:^w$} ", w = *w))
-        .collect();
-    let cell = |(cell, w): (&String, &usize)| match cell.parse::<u64>() {
-        Ok(_) => format!(" {cell:>w$} ", w = *w),
-        Err(_) => format!(" {cell:<w$} ", w = *w),
-    };
-    let row = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(cell).collect();
-        format!("|{}|", cells.join("|"))
-    };
-    let mut lines = vec![
-        line.clone(),
-        format!("|{}|", titles.join("|")),
-        line.clone(),
-    ];
-    lines.extend(rows.iter().map(row));
-    lines.push(line);
     lines.join("\n")
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::ctl::output::{boxed, plain};
+use super::render::boxed;
+use crate::ctl::output::plain;
 
 /// The control sockets that are asked for a family, the first that is there: Calico's own, then that of distributions. BIRD 2 has one
 /// for both families, and its name is that of the first.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::db::{Db, Stored};
-use super::words::{note, refusal, writable};
+use super::words::{note, refusal, said, writable};
 use super::{Inputs, cut, pool};
 use crate::api::{Kind, Resource, ResourceId, Spec};
 use crate::ctl::output::Output;
 use crate::ctl::progress::Progress;
-use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
+use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome};
 use crate::etcd::Condition;
 use crate::etcd::{document, keys};
 
@@ -229,13 +229,13 @@ impl Tally {
     fn report(&self, form: Output, verb: &str, done: &str) -> Outcome {
         let note = note(self.dry_run);
         if self.total == 0 {
-            output::said(form, "No resources specified")?;
+            said(form, "No resources specified")?;
             return Ok(EX_OK);
         }
         let kind = self.kind.map_or(String::new(), |kind| format!("'{kind}' "));
         if self.errors.is_empty() {
             let text = format!("Successfully {done} {} {kind}resource(s){note}", self.done);
-            output::said(form, &text)?;
+            said(form, &text)?;
             return Ok(EX_OK);
         }
         let errors = match verb {
@@ -250,7 +250,7 @@ impl Tally {
                 let text = format!(
                     "Partial success: {done} the first {n} out of {total} {kind}resources:{note}"
                 );
-                output::said(form, &text)?;
+                said(form, &text)?;
                 let plural = if verb == "apply" { "(s)" } else { "" };
                 format!("hit error{plural}: {errors}")
             }

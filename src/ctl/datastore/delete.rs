@@ -11,10 +11,10 @@ use super::change::{CLUSTER_TIERS, warn};
 use super::db::{Db, Stored};
 use super::ipam::{release_addresses, release_blocks};
 use super::pool::retire;
-use super::words::{named, note, refusal, writable};
+use super::words::{named, note, refusal, said, writable};
 use crate::api::{Kind, Resource, ResourceId};
 use crate::ctl::progress::Progress;
-use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
+use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome};
 use crate::etcd::document::is_policy;
 use crate::etcd::{Condition, Write};
 
@@ -58,12 +58,12 @@ impl Delete {
         let kind = first.filter(|kind| ids.iter().all(|id| id.kind == *kind));
         let kind = kind.map_or(String::new(), |kind| format!("'{kind}' "));
         if ids.is_empty() {
-            output::said(global.output, "No resources specified")?;
+            said(global.output, "No resources specified")?;
         }
         if done > 0 {
             let note = note(self.dry_run);
             let text = format!("Successfully deleted {done} {kind}resource(s){note}");
-            output::said(global.output, &text)?;
+            said(global.output, &text)?;
         }
         if errors.is_empty() {
             return Ok(EX_OK);

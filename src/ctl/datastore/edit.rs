@@ -7,9 +7,9 @@ use super::change::warn;
 use super::db::{Db, Stored};
 use super::patch::{merge, operations};
 use super::pool;
-use super::words::{failed, note, one, refusal, writable};
+use super::words::{failed, note, one, refusal, said, writable};
 use crate::api::{self, Document, Resource, ResourceId};
-use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, files, output};
+use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, files};
 use crate::etcd::{Condition, document};
 
 /// Others may come before so often.
@@ -66,7 +66,7 @@ impl Patch {
         });
         patched.map_err(|e| Failure::new(e.code, format!("hit error: {}", e.message)))?;
         let text = format!("Successfully patched 1 '{}' resource", id.kind);
-        output::said(global.output, &(text + note(self.dry_run)))?;
+        said(global.output, &(text + note(self.dry_run)))?;
         Ok(EX_OK)
     }
 }
@@ -120,7 +120,7 @@ impl Label {
         let place = if done == "removed" { "from" } else { "on" };
         let (kind, name) = (&self.kind, &self.name);
         let text = format!("Successfully {done} label {key} {place} {kind} {name}");
-        output::said(global.output, &text)?;
+        said(global.output, &text)?;
         Ok(EX_OK)
     }
 

@@ -284,6 +284,38 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
+/// A table with lines around it: titles in the middle, numbers to the right.
+pub fn boxed(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |n: usize| {
+        let cells = rows.iter().map(|row| row[n].len());
+        cells.max().unwrap_or(0).max(header[n].len())
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let dashes: Vec<String> = widths.iter().map(|w| "-".repeat(w + 2)).collect();
+    let line = format!("+{}+", dashes.join("+"));
+    let titles: Vec<String> = header
+        .iter()
+        .zip(&widths)
+        .map(|(t, w)| format!(" {t:^w$} ", w = *w))
+        .collect();
+    let cell = |(cell, w): (&String, &usize)| match cell.parse::<u64>() {
+        Ok(_) => format!(" {cell:>w$} ", w = *w),
+        Err(_) => format!(" {cell:<w$} ", w = *w),
+    };
+    let row = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(cell).collect();
+        format!("|{}|", cells.join("|"))
+    };
+    let mut lines = vec![
+        line.clone(),
+        format!("|{}|", titles.join("|")),
+        line.clone(),
+    ];
+    lines.extend(rows.iter().map(row));
+    lines.push(line);
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -1,6 +1,9 @@
 //! Names on the command line, and answers in calicoctl's words.
 
+use serde_json::json;
+
 use crate::api::{Kind, ResourceId};
+use crate::ctl::output::{self, Output};
 use crate::ctl::{EX_NO, EX_USAGE, Failure};
 use crate::etcd::document;
 
@@ -93,4 +96,10 @@ pub fn named(
 pub fn one(kind: &str, name: &str, namespace: Option<&str>) -> Result<ResourceId, Failure> {
     let mut ids = named(kind, &[name.to_owned()], namespace)?;
     Ok(ids.swap_remove(0))
+}
+
+/// Says what was done.
+pub fn said(form: Output, text: &str) -> Result<(), Failure> {
+    let text = text.trim_end();
+    output::print(form, &json!({"message": text}), || text.to_owned())
 }

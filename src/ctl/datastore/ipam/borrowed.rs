@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::block::Block;
-use crate::ctl::output::boxed;
+use crate::ctl::datastore::render::boxed;
 
 const TITLES: [&str; 6] = [
     "IP",

@@ -15,7 +15,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::db::Db;
-use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
+use super::words::said;
+use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome};
 use crate::etcd::{Condition, Write, keys};
 
 /// Others may come before so often.
@@ -79,7 +80,7 @@ impl Configure {
             return Err(Failure::new(EX_NO, text));
         }
         let text = format!("Successfully set StrictAffinity to: {strict}");
-        output::said(global.output, &text)?;
+        said(global.output, &text)?;
         Ok(EX_OK)
     }
 }

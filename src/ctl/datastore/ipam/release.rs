@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::block::Block;
 use super::{TRIES, conflict, put, read};
 use crate::ctl::datastore::db::Db;
-use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
+use crate::ctl::datastore::words::said;
+use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome};
 use crate::etcd::{Condition, Write, keys};
 
 /// Command line of `ipam release`.
@@ -28,7 +29,7 @@ impl Release {
             let text = format!("IP address {ip} is not assigned");
             return Err(Failure::new(EX_NO, text));
         }
-        output::said(
+        said(
             global.output,
             &format!("Successfully released IP address {ip}"),
         )?;

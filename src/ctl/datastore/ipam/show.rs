@@ -12,7 +12,7 @@ use super::{borrowed, config_key, read, usual};
 use crate::api::Kind;
 use crate::ctl::datastore::db::Db;
 use crate::ctl::datastore::render;
-use crate::ctl::output::boxed;
+use crate::ctl::datastore::render::boxed;
 use crate::ctl::{EX_OK, Global, Outcome, output};
 
 /// Command line of `ipam show`.

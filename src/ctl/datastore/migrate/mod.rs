@@ -13,7 +13,8 @@ use clap::Subcommand;
 use super::change::initialize;
 use super::db::{Db, Stored};
 use crate::api::{Kind, ResourceId};
-use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
+use crate::ctl::datastore::words::said;
+use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome};
 use crate::etcd::Condition;
 
 /// The line between the parts of an export.
@@ -68,10 +69,10 @@ fn information(db: &mut Db) -> Result<Option<Stored>, Failure> {
     })
 }
 
-fn ready(db: &mut Db, ready: bool, said: &str) -> Outcome {
+fn ready(db: &mut Db, ready: bool, text: &str) -> Outcome {
     change(db, &[("datastoreReady", ready.into())])?;
     let form = db.global().output;
-    output::said(form, said)?;
+    said(form, text)?;
     Ok(EX_OK)
 }
 
