@@ -48,7 +48,11 @@ async fn tells_of_files_written_moved_and_deleted_once() {
         fs::write(dir.join(format!("{i}.yaml")), "x").unwrap();
     }
     let told = all_news(&mut watcher).await;
-    assert!(told.len() < 25, "a burst is fewer changes than files: {}", told.len());
+    assert!(
+        told.len() < 25,
+        "a burst is fewer changes than files: {}",
+        told.len()
+    );
     let mut names = BTreeSet::new();
     for news in told {
         let News::Files(files) = news else {
