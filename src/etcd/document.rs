@@ -182,6 +182,8 @@ pub fn shown(mut document: Value, revision: i64) -> Value {
     let Some(metadata) = document["metadata"].as_object_mut() else {
         return document;
     };
+    // Some clients store one, which says nothing.
+    metadata.shift_remove("resourceVersion");
     let place = metadata.keys().position(|field| field == "uid");
     let place = place.map_or(metadata.len(), |place| place + 1);
     metadata.shift_insert(place, "resourceVersion".into(), revision.to_string().into());

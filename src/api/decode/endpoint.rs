@@ -26,7 +26,7 @@ pub fn host(at: &At<'_>) -> Option<Spec> {
     expected_ips.sort();
     expected_ips.dedup();
     let profiles = fields.list("profiles", MAX_ITEMS, read::name);
-    let ports = fields.list("ports", MAX_ITEMS, |at| port(at, false));
+    let ports = fields.list("ports", MAX_ITEMS, port);
     let named = at.node.get("interfaceName").and_then(Node::text);
     let ips = fields.get("expectedIPs");
     if named.is_none_or(str::is_empty) && ips.is_none_or(|at| at.is_empty_list()) {
@@ -53,10 +53,32 @@ fn non_empty(at: &At<'_>) -> Option<()> {
     }
 }
 
-/// A named port; those of workloads may also be published on the host.
-fn port(at: &At<'_>, workload: bool) -> Option<EndpointPort> {
+/// A named port.
+fn port(at: &At<'_>) -> Option<EndpointPort> {
     let fields = Fields::of(at)?;
     let name = fields.required("name", |at| read::checked(at, names::port));
+    named_port(fields, name)
+}
+
+/// A port of a workload; one that is only published on the host has no name, so that no rule can mean it.
+fn workload_port(at: &At<'_>) -> Option<Option<EndpointPort>> {
+    let fields = Fields::of(at)?;
+    let host_port = fields.opt("hostPort", |at| read::integer(at, 0..=65535));
+    fields.opt("hostIP", read::text);
+    let is_published = host_port.is_some_and(|port| port > 0);
+    let has_name = fields
+        .opt("name", read::text)
+        .is_some_and(|name| !name.is_empty());
+    let is_nameless = is_published && !has_name;
+    let name = match is_nameless {
+        true => Some(String::new()),
+        false => fields.required("name", |at| read::checked(at, names::port)),
+    };
+    let port = named_port(fields, name)?;
+    Some((!is_nameless).then_some(port))
+}
+
+fn named_port(fields: Fields<'_>, name: Option<String>) -> Option<EndpointPort> {
     let protocol = fields.required("protocol", |at| {
         let protocol = rule::protocol(at)?;
         if protocol.has_ports() {
@@ -66,10 +88,6 @@ fn port(at: &At<'_>, workload: bool) -> Option<EndpointPort> {
         }
     });
     let port = fields.required("port", read::port);
-    if workload {
-        fields.opt("hostPort", |at| read::integer(at, 0..=65535));
-        fields.opt("hostIP", read::text);
-    }
     fields.finish();
     Some(EndpointPort {
         name: name?,
@@ -125,7 +143,7 @@ pub fn workload(at: &At<'_>) -> Option<Spec> {
     let ip_networks = fields.list("ipNetworks", MAX_ITEMS, host_net);
     let allow_spoofed = fields.list("allowSpoofedSourcePrefixes", MAX_ITEMS, read::masked_net);
     let profiles = fields.list("profiles", MAX_ITEMS, read::name);
-    let ports = fields.list("ports", MAX_ITEMS, |at| port(at, true));
+    let ports = fields.list("ports", MAX_ITEMS, workload_port);
     let service_account = fields.opt("serviceAccountName", read::name);
     schema::check_fields(&fields, &UNUSED);
     fields.finish_open();
@@ -136,7 +154,7 @@ pub fn workload(at: &At<'_>) -> Option<Spec> {
         ip_networks,
         allow_spoofed,
         profiles,
-        ports,
+        ports: ports.into_iter().flatten().collect(),
         service_account: service_account.unwrap_or_default(),
     })))
 }

@@ -1,11 +1,14 @@
 //! Resources in the datastore, one after the other, for commands.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::access;
 
 use crate::api::{Kind, Resource, ResourceId};
+use crate::ctl::output::plain;
 use crate::ctl::progress::Progress;
 use crate::ctl::{EX_NO, EX_UNAVAILABLE, Failure, Global};
 use crate::etcd::{Access, Client, Condition, EtcdError, KeyValue, Write, prefix_end};
@@ -27,6 +30,8 @@ pub struct Db {
     /// Whether others look for policies under the keys of old clients, once that is known.
     old_names: Option<bool>,
     old_fallback: bool,
+    /// Keys that were said to hold no JSON.
+    complained: BTreeSet<String>,
 }
 
 /// A resource as it is stored.
@@ -34,7 +39,7 @@ pub struct Db {
 pub struct Stored {
     /// Its key.
     pub key: String,
-    /// The document.
+    /// The document; null where the value is no JSON.
     pub document: Value,
     /// The revision that wrote it.
     pub revision: i64,
@@ -56,6 +61,7 @@ impl Db {
             seen: 0,
             old_names: None,
             old_fallback: false,
+            complained: BTreeSet::new(),
         })
     }
 
@@ -71,10 +77,21 @@ impl Db {
 
     /// The resource of that name, also under the key that old clients used.
     pub fn get(&mut self, id: &ResourceId) -> Result<Option<Stored>, Failure> {
+        match self.find(id)? {
+            Some(found) if found.document.is_null() => Err(Failure::new(
+                EX_NO,
+                format!("{}: delete it, or apply it anew", broken(&found)),
+            )),
+            found => Ok(found),
+        }
+    }
+
+    /// As [`Db::get`], also where the value is no JSON.
+    pub fn find(&mut self, id: &ResourceId) -> Result<Option<Stored>, Failure> {
         let candidates = [Some(keys::key(id)), keys::old_key(id)];
         for key in candidates.into_iter().flatten() {
             if let Some(found) = self.get_key(&key)? {
-                return stored(found).map(Some);
+                return Ok(Some(stored(found)));
             }
         }
         Ok(None)
@@ -130,14 +147,17 @@ impl Db {
         got.map(|(found, _)| found).map_err(|e| failure(&e))
     }
 
-    /// All resources of a kind; of one namespace, if one is named.
+    /// All resources of a kind; of one namespace, if one is named. What is no JSON is left out, and that is said.
     pub fn list(&mut self, kind: Kind, namespace: Option<&str>) -> Result<Vec<Stored>, Failure> {
         let found = self.scan(&keys::prefix(kind, namespace))?;
-        let mut resources = found
-            .into_iter()
-            .map(stored)
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut resources: Vec<Stored> = found.into_iter().map(stored).collect();
         resources.retain(|r| keys::parse(&r.key).is_some());
+        for wrong in resources.iter().filter(|r| r.document.is_null()) {
+            if self.complained.insert(wrong.key.clone()) {
+                eprintln!("moatctl: warning: {}: left out", broken(wrong));
+            }
+        }
+        resources.retain(|r| !r.document.is_null());
         Ok(resources)
     }
 
@@ -208,16 +228,18 @@ fn failure(error: &EtcdError) -> Failure {
     }
 }
 
-fn stored(found: KeyValue) -> Result<Stored, Failure> {
-    let key = String::from_utf8_lossy(&found.key).into_owned();
-    let document = serde_json::from_slice(&found.value);
-    let document =
-        document.map_err(|e| Failure::new(EX_NO, format!("{key} holds no JSON: {e}")))?;
-    Ok(Stored {
+fn stored(found: KeyValue) -> Stored {
+    let document: Value = serde_json::from_slice(&found.value).unwrap_or_default();
+    Stored {
         document: document::shown(document, found.revision),
-        key,
+        key: String::from_utf8_lossy(&found.key).into_owned(),
         revision: found.revision,
-    })
+    }
+}
+
+fn broken(stored: &Stored) -> String {
+    let (key, revision) = (plain(&stored.key), stored.revision);
+    format!("{key} (revision {revision}) holds no JSON")
 }
 
 #[cfg(test)]

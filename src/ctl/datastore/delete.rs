@@ -89,7 +89,7 @@ impl Delete {
 
     fn one(&self, db: &mut Db, id: &ResourceId, version: &str) -> Result<(), Failure> {
         writable(id, "Delete")?;
-        let Some(before) = db.get(id)? else {
+        let Some(before) = db.find(id)? else {
             return match self.skip_not_exists {
                 true => Ok(()),
                 false => Err(refusal("resource does not exist", id)),
