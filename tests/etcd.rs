@@ -38,6 +38,8 @@ mod server;
 #[path = "etcd/steered.rs"]
 mod steered;
 
+use std::time::Duration;
+
 use host::{Daemon, Host, wait_until};
 use server::Etcd;
 
@@ -253,17 +255,46 @@ fn without_etcd_the_snapshot_is_enforced() {
     site.etcd.kill();
     site.wait_problem("etcd cannot be followed");
     assert!(site.has(4001));
+    let contact = site.source()["lastContact"].clone();
     daemon.stop();
     // A reboot.
     site.host.both(&["-F"]);
     site.host.both(&["-X"]);
     assert!(!site.has(4001));
+    // Some time passes.
+    std::thread::sleep(Duration::from_secs(3));
     let daemon = site.host.start();
     site.wait_port(4001, &daemon);
-    site.wait_problem("the policy of the snapshot is in force");
+    site.wait_problem("the policy of the snapshot is in force, as etcd had it at 20");
     assert_eq!(site.source()["inSync"], false);
+    // The new generation is saved, and no younger for it.
+    let status = || site.host.status();
+    wait_until(
+        || status()["snapshot"]["generation"] == status()["generation"],
+        || daemon.log(),
+    );
+    assert!(
+        status()["snapshot"]["age"].as_u64() >= Some(3),
+        "{}",
+        status()
+    );
+    assert_eq!(site.source()["lastContact"], contact);
+    let socket = site.host.path("run/moatd.sock").display().to_string();
+    let text = site.host.run(
+        env!("CARGO_BIN_EXE_moatctl"),
+        &["--socket", &socket, "status"],
+    );
+    assert!(
+        text.contains("from the snapshot, read 20") && text.contains("s ago)"),
+        "{text}"
+    );
     site.etcd.resume();
     site.wait_sync();
+    // Etcd confirmed it.
+    wait_until(
+        || status()["snapshot"]["age"].as_u64() < Some(3),
+        || daemon.log(),
+    );
     site.etcd
         .put("globalnetworkpolicies/web", &policy("web", 4020));
     site.wait_port(4020, &daemon);

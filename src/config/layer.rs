@@ -44,6 +44,17 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Param {
+    /// Whether the setting can have this value.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&'static self, value: &Value) -> Result<(), String> {
+        let set = Layer::default().set(self, value, Origin::Default);
+        set.map_err(|bad| bad.message)
+    }
+}
+
 /// What one source sets: canonical values by setting.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layer(BTreeMap<&'static str, (Value, Origin)>);

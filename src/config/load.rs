@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::calico_env;
 use super::error::ConfigError;
 use super::file;
 use super::layer::{Layer, Origin, merge};
@@ -75,17 +76,6 @@ pub struct Row {
 pub const RESERVED_ENV: [&str; 3] = ["MOAT_LOG", "MOAT_CONFIG", "MOAT_SOCKET"];
 /// What the names of variables begin with that are for moat's own tests.
 const TESTS_ENV: &str = "MOAT_TEST_";
-
-/// Settings and the environment variables of Calico for them (facts 7.5), each also with `CALICO_` in front.
-const CALICO_ENV: [(&str, &[&str]); 7] = [
-    ("datastoreType", &["DATASTORE_TYPE", "FELIX_DATASTORETYPE"]),
-    ("etcdEndpoints", &["ETCD_ENDPOINTS", "FELIX_ETCDENDPOINTS"]),
-    ("etcdDiscoverySrv", &["ETCD_DISCOVERY_SRV"]),
-    ("etcdCaFile", &["ETCD_CA_CERT_FILE", "FELIX_ETCDCAFILE"]),
-    ("etcdCertFile", &["ETCD_CERT_FILE", "FELIX_ETCDCERTFILE"]),
-    ("etcdKeyFile", &["ETCD_KEY_FILE", "FELIX_ETCDKEYFILE"]),
-    ("etcdUsername", &["ETCD_USERNAME"]),
-];
 
 /// Loads the settings from all layers.
 ///
@@ -305,41 +295,10 @@ impl Gathered {
         self.layers.push(layer);
     }
 
-    /// What Calico's own programs read from the environment, so that one file of it serves both.
     fn calico_env(&mut self, env: &[(String, String)]) {
-        let mut layer = Layer::default();
-        let given = |name: &str| env.iter().find(|(n, v)| n == name && !v.is_empty());
-        for (param, names) in CALICO_ENV {
-            let names = names
-                .iter()
-                .flat_map(|name| [format!("CALICO_{name}"), (*name).to_owned()]);
-            let found = names.into_iter().find_map(|name| given(&name));
-            let Some(((name, value), param)) = found.zip(Param::find(param)) else {
-                continue;
-            };
-            // Another program's choice, which is no reason not to start.
-            if value.eq_ignore_ascii_case("kubernetes") {
-                continue;
-            }
-            let value = Value::String(value.clone());
-            let origin = Origin::Env(name.clone());
-            self.errors
-                .extend(layer.set_at(param, &value, origin).err());
-        }
-        // As Calico does it: endpoints alone say what they are of.
-        let chosen = self
-            .layers
-            .iter()
-            .chain([&layer])
-            .any(|l| l.text("datastoreType") == Some("etcdv3"));
-        if let (false, Some(origin), Some(param)) = (
-            chosen,
-            layer.origin("etcdEndpoints"),
-            Param::find("datastoreType"),
-        ) {
-            self.errors
-                .extend(layer.set_at(param, &"etcdv3".into(), origin).err());
-        }
+        let is_etcd = |layer: &Layer| layer.text("datastoreType") == Some("etcdv3");
+        let (layer, errors) = calico_env::layer(env, self.layers.iter().any(is_etcd));
+        self.errors.extend(errors);
         self.layers.push(layer);
     }
 

@@ -4,6 +4,7 @@
 //! From low to high: defaults, FelixConfiguration `default` and `node.HOST`, the vendor's files,
 //! the settings file, its drop-ins, the environment, the command line.
 
+mod calico_env;
 mod error;
 mod failsafe;
 mod file;

@@ -1,6 +1,7 @@
 //! Printing: readable text, or JSON and YAML with stable keys.
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -130,6 +131,13 @@ pub fn tint(good: bool, text: &str) -> String {
     }
     let colour = if good { 32 } else { 31 };
     format!("\u{1b}[1;{colour}m{text}\u{1b}[0m")
+}
+
+/// How long ago a time in RFC 3339 was, in whole seconds.
+pub fn ago(time: &str) -> Option<Duration> {
+    let time = humantime::parse_rfc3339(time).ok()?;
+    let age = SystemTime::now().duration_since(time).ok()?;
+    Some(Duration::from_secs(age.as_secs()))
 }
 
 /// Text from files and sockets, without control characters that could steer a terminal.

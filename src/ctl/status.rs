@@ -1,8 +1,9 @@
 //! `moatctl status`
 
 use clap::Args;
+use humantime::format_duration;
 
-use super::output::{Output, plain, table, tint};
+use super::output::{Output, ago, plain, table, tint};
 use super::{EX_NO, EX_OK, Failure, Global, Outcome, client, output};
 use crate::daemon::control::Request;
 use crate::daemon::{Event, Happening, PublishedReport, State, Status};
@@ -102,10 +103,12 @@ fn text(status: &Status) -> String {
         } else {
             "from the snapshot"
         };
+        let time = source.last_contact.as_deref().unwrap_or("never");
+        let age = ago(time).map(|age| format!(" ({} ago)", format_duration(age)));
+        let age = age.unwrap_or_default();
         lines.push(format!(
-            "source      {}: {sync}, read {}",
-            source.name,
-            source.last_contact.as_deref().unwrap_or("never")
+            "source      {}: {sync}, read {time}{age}",
+            source.name
         ));
     }
     for object in &status.local_overrides {

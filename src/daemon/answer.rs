@@ -140,9 +140,9 @@ impl Daemon<'_> {
             backend_reason: self.parts.choice.why.clone(),
             sources: sources.chain(self.parts.datastore.report()).collect(),
             local_overrides: super::datastore::overrides(engine.store()),
-            snapshot: self.saver.on_disk().map(|(generation, at)| SnapshotReport {
+            snapshot: self.saver.on_disk().map(|generation| SnapshotReport {
                 generation,
-                age: at.elapsed().as_secs(),
+                age: self.snapshot_age().unwrap_or_default().as_secs(),
             }),
             last_apply: self.kernel.last_apply.clone(),
             verified_at: self.kernel.verified_at.clone(),

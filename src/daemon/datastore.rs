@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
+use super::contact::Contact;
 use super::engine::Touched;
 use super::report::{Degraded, Override, SourceReport};
 use super::run::Daemon;
@@ -24,6 +26,8 @@ const PASSWORD_ENV: [&str; 2] = ["CALICO_ETCD_PASSWORD", "ETCD_PASSWORD"];
 #[derive(Debug, Default)]
 pub struct Datastore {
     source: Option<EtcdSource>,
+    /// When it last told something, from an earlier run on.
+    contact: Option<Contact>,
     publisher: Option<Publisher>,
 }
 
@@ -48,7 +52,7 @@ pub fn access(settings: &Settings) -> Access {
 
 impl Datastore {
     /// Follows what the settings say, which may be nothing. Says whether anything is followed.
-    pub fn configure(&mut self, settings: &Settings) -> bool {
+    pub fn configure(&mut self, settings: &Settings, state_dir: &Path) -> bool {
         let wanted = match settings.datastore_type {
             DatastoreType::None => None,
             DatastoreType::EtcdV3 => Some(access(settings)),
@@ -57,7 +61,25 @@ impl Datastore {
             self.publisher = wanted.clone().map(Publisher::start);
             self.source = wanted.map(EtcdSource::start);
         }
+        if self.source.is_some() && self.contact.is_none() {
+            self.contact = Some(Contact::read(state_dir));
+        }
         self.source.is_some()
+    }
+
+    /// Notes on disk when the datastore last told something; at once if this is the last chance.
+    pub fn keep_contact(&mut self, is_last: bool) {
+        let synced = self.source.as_ref().filter(|source| source.is_synced());
+        if let Some((source, contact)) = synced.zip(self.contact.as_mut()) {
+            contact.keep(source.contact(), is_last);
+        }
+    }
+
+    /// When the datastore last told something, in this run or an earlier one.
+    fn last_contact(&self) -> Option<String> {
+        let now = self.source.as_ref().and_then(EtcdSource::contact);
+        let time = now.or(self.contact.as_ref().and_then(Contact::time))?;
+        Some(humantime::format_rfc3339_millis(time).to_string())
     }
 
     /// Waits for news; for ever, when nothing is followed. Nothing is lost when the wait is cancelled.
@@ -85,7 +107,10 @@ impl Datastore {
         let problem = source.problem()?;
         let instead = match self.is_awaited(store) {
             true => "nothing was ever read from it, so the rules in the kernel stay as they are until it was".to_owned(),
-            false if source.revision() == 0 => "the policy of the snapshot is in force".to_owned(),
+            false if source.revision() == 0 => {
+                let as_of = self.last_contact().map(|time| format!(", as etcd had it at {time}"));
+                format!("the policy of the snapshot is in force{}", as_of.unwrap_or_default())
+            }
             false => format!("the policy of its revision {} is in force", source.revision()),
         };
         Some(Degraded {
@@ -111,11 +136,10 @@ impl Datastore {
     /// As a source of resources.
     pub fn report(&self) -> Option<SourceReport> {
         let source = self.source.as_ref()?;
-        let contact = source.contact().map(humantime::format_rfc3339_millis);
         Some(SourceReport {
             name: format!("etcd:{}", place(source)),
             in_sync: source.problem().is_none(),
-            last_contact: contact.map(|time| time.to_string()),
+            last_contact: self.last_contact(),
             revision: source.revision().unsigned_abs(),
             ignored: source.ignored(),
         })
@@ -164,7 +188,10 @@ pub fn overrides(store: &Store) -> Vec<Override> {
 impl Parts {
     /// Follows the datastore of the settings. What another one held goes only when none is configured any more.
     pub fn configure_datastore(&mut self) {
-        if !self.datastore.configure(&self.loaded.settings) {
+        if !self
+            .datastore
+            .configure(&self.loaded.settings, &self.state_dir)
+        {
             self.engine.forget(ETCD);
         }
     }

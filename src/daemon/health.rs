@@ -54,7 +54,7 @@ impl Daemon<'_> {
             endpoints: policy.endpoints.len() + policy.workloads.len(),
             policies: policy.policies.len(),
             resources: self.parts.engine.store().len(),
-            snapshot_age: self.saver.on_disk().map(|(_, at)| at.elapsed()),
+            snapshot_age: self.saver.on_disk().and(self.snapshot_age()),
             sets: sets.map(|(id, set)| (id.to_string(), set.len())).collect(),
         }
     }

@@ -5,6 +5,8 @@ mod apply;
 mod args;
 mod boot;
 mod connections;
+#[cfg(feature = "etcd")]
+mod contact;
 pub mod control;
 #[cfg(feature = "etcd")]
 mod datastore;

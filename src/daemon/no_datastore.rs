@@ -24,6 +24,9 @@ impl Datastore {
         std::future::pending().await
     }
 
+    /// There is none.
+    pub fn keep_contact(&mut self, _is_last: bool) {}
+
     /// Never.
     pub fn is_listing(&self) -> bool {
         false

@@ -82,7 +82,7 @@ pub struct SourceReport {
 pub struct SnapshotReport {
     /// The generation it holds.
     pub generation: u64,
-    /// Seconds since it was written.
+    /// Seconds since what it holds came from its sources, over restarts.
     pub age: u64,
 }
 

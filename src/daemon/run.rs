@@ -192,7 +192,7 @@ impl<'a> Daemon<'a> {
                 _ = signals.interrupt.recv() => return,
                 _ = signals.reload.recv() => self.reload(),
                 ended = self.kernel.ended() => self.ended(ended),
-                (generation, done) = self.saver.ended() => self.save_ended(generation, done),
+                (saving, done) = self.saver.ended() => self.save_ended(saving, done),
                 news = self.parts.watcher.changed() => self.files_changed(&news),
                 news = self.parts.datastore.next() => self.datastore_news(news),
                 result = self.parts.monitor.changed(), if self.links_problem.is_none() => match result {
@@ -291,6 +291,7 @@ impl<'a> Daemon<'a> {
         let watchdog = notify::watchdog_interval();
         self.tick_at = Instant::now() + watchdog.map_or(CHECK, |limit| limit.min(CHECK));
         notify::watchdog();
+        tokio::task::block_in_place(|| self.parts.datastore.keep_contact(false));
         if self.ready {
             self.kernel.check_soon();
         }
@@ -363,6 +364,7 @@ impl<'a> Daemon<'a> {
     fn stop(&mut self) {
         notify::stopping();
         self.write_cache();
+        self.parts.datastore.keep_contact(true);
         // The rules stay: stopping the daemon must not open the host.
         let _ = std::fs::remove_file(&self.socket);
         tracing::info!("stopped; the rules stay in force");

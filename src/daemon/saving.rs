@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 
 use super::chain;
+use super::engine::DIR;
 use super::run::Daemon;
 use crate::store::members::{self, Members};
 use crate::store::{Done, Meta};
@@ -20,14 +21,23 @@ const QUIET: Duration = Duration::from_secs(2);
 pub struct Saver {
     /// Generation that is in force.
     wanted: u64,
-    /// Generation that the disk has, and since when.
-    saved: Option<(u64, Instant)>,
-    running: Option<(u64, JoinHandle<Done>)>,
+    /// Generation that the disk has.
+    saved: Option<u64>,
+    /// Whether that came from the sources themselves, not from the snapshot.
+    is_fresh: bool,
+    running: Option<(Saving, JoinHandle<Done>)>,
     /// Why there is no fresh snapshot, if there is none.
     problem: Option<String>,
     retry_at: Option<Instant>,
     /// When the cache for a quick start is to be written.
     cache_at: Option<Instant>,
+}
+
+/// What a save is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Saving {
+    generation: u64,
+    is_fresh: bool,
 }
 
 impl Saver {
@@ -36,15 +46,16 @@ impl Saver {
         self.wanted = generation;
     }
 
-    fn saved(&mut self, generation: u64) {
-        self.saved = Some((generation, Instant::now()));
+    fn saved(&mut self, saving: Saving) {
+        self.saved = Some(saving.generation);
+        self.is_fresh = saving.is_fresh;
         self.problem = None;
         self.retry_at = None;
         self.cache_at = Some(Instant::now() + QUIET);
     }
 
-    /// The generation on the disk, and when it was written.
-    pub fn on_disk(&self) -> Option<(u64, Instant)> {
+    /// The generation on the disk.
+    pub fn on_disk(&self) -> Option<u64> {
         self.saved
     }
 
@@ -59,38 +70,62 @@ impl Saver {
         due.filter(|_| self.running.is_none())
     }
 
-    /// Whether a save would have something to do.
-    fn is_due(&self) -> bool {
-        self.running.is_none()
-            && self.saved.is_none_or(|(saved, _)| saved != self.wanted)
-            && self.retry_at.is_none_or(|at| at <= Instant::now())
+    /// Whether a save would have something to do: something changed, or what the snapshot said was confirmed.
+    fn is_due(&self, is_fresh: bool) -> bool {
+        let is_old = self.saved != Some(self.wanted) || (is_fresh && !self.is_fresh);
+        self.running.is_none() && is_old && self.retry_at.is_none_or(|at| at <= Instant::now())
     }
 
     /// Waits until a save ends; for ever, when there is none. Nothing is lost when the wait is cancelled.
-    pub async fn ended(&mut self) -> (u64, Option<Done>) {
-        let Some((generation, job)) = &mut self.running else {
+    pub async fn ended(&mut self) -> (Saving, Option<Done>) {
+        let Some((saving, job)) = &mut self.running else {
             return std::future::pending().await;
         };
-        let (generation, done) = (*generation, job.await.ok());
+        let (saving, done) = (*saving, job.await.ok());
         self.running = None;
-        (generation, done)
+        (saving, done)
     }
 }
 
+/// Now, since 1970.
+fn seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |d| d.as_secs())
+}
+
 impl Daemon<'_> {
+    /// Whether everything in force comes from the sources themselves.
+    fn is_fresh(&self) -> bool {
+        let store = self.parts.engine.store();
+        let is_away =
+            self.parts.source.away().next().is_some() || store.unconfirmed(DIR).next().is_some();
+        !is_away && self.parts.datastore.degraded(store).is_none()
+    }
+
+    /// How old is what the disk has: since when nobody confirmed or changed it, over restarts.
+    pub(super) fn snapshot_age(&self) -> Option<Duration> {
+        let written = self.parts.engine.store().written()?;
+        Some(Duration::from_secs(seconds().saturating_sub(written)))
+    }
+
     /// Begins to save what is in force, if the disk does not have it.
     pub(super) fn save(&mut self) {
         if self.saver.cache_at.is_some_and(|at| at <= Instant::now()) {
             self.write_cache();
         }
         let is_current = self.kernel.generation == self.parts.generation;
-        if !self.saver.is_due() || !is_current || !self.parts.is_complete {
+        let is_fresh = self.is_fresh();
+        if !self.saver.is_due(is_fresh) || !is_current || !self.parts.is_complete {
             return;
         }
         let generation = self.saver.wanted;
-        let written = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
+        let saving = Saving {
+            generation,
+            is_fresh,
+        };
+        // What is written anew without its source is as old as it was.
+        let before = self.parts.engine.store().written();
+        let written = before.filter(|_| !is_fresh).unwrap_or_else(seconds);
         let meta = Meta {
             node: self.parts.loaded.settings.felix_hostname.clone(),
             settings: serde_json::to_string(&self.parts.loaded).unwrap_or_default(),
@@ -105,9 +140,9 @@ impl Daemon<'_> {
         {
             Some(job) => {
                 let job = tokio::task::spawn_blocking(move || job.run());
-                self.saver.running = Some((generation, job));
+                self.saver.running = Some((saving, job));
             }
-            None => self.saver.saved(generation),
+            None => self.saver.saved(saving),
         }
     }
 
@@ -137,7 +172,7 @@ impl Daemon<'_> {
     }
 
     /// Takes in how a save ended.
-    pub(super) fn save_ended(&mut self, generation: u64, done: Option<Done>) {
+    pub(super) fn save_ended(&mut self, saving: Saving, done: Option<Done>) {
         let result = match done {
             Some(done) => {
                 let saved = self.parts.engine.store_mut().saved(done);
@@ -147,7 +182,7 @@ impl Daemon<'_> {
         };
         match result {
             Ok(()) => {
-                self.saver.saved(generation);
+                self.saver.saved(saving);
             }
             Err(why) => {
                 self.saver.problem = Some(format!(

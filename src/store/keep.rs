@@ -37,6 +37,8 @@ pub(super) struct Disk {
 #[derive(Debug)]
 struct Last {
     id: CommitId,
+    /// Seconds since 1970.
+    written: u64,
     meta: Meta,
     meta_at: Spot,
 }
@@ -57,6 +59,7 @@ impl Disk {
         };
         self.last = Some(Last {
             id: CommitId::new(journal, saved.at, saved.commit.generation),
+            written: saved.commit.written,
             meta: saved.meta.clone(),
             meta_at: saved.commit.meta,
         });
@@ -127,7 +130,8 @@ impl Store {
         let dir = self.disk.dir.clone()?;
         let last = self.disk.last.as_ref();
         let same_meta = last.filter(|last| last.meta == meta);
-        let same = same_meta.is_some_and(|last| last.id.generation == generation);
+        let same = same_meta
+            .is_some_and(|last| last.id.generation == generation && last.written == written);
         if self.disk.saving.is_some() || (same && self.disk.dirty.is_empty()) {
             return None;
         }
@@ -191,6 +195,7 @@ impl Store {
         self.disk.is_full = false;
         self.disk.last = self.disk.journal.as_ref().map(|journal| Last {
             id: CommitId::new(journal, at, commit.generation),
+            written: commit.written,
             meta: job.meta,
             meta_at: commit.meta,
         });
@@ -202,6 +207,11 @@ impl Store {
         let last = self.disk.last.as_ref();
         let same = self.disk.dirty.is_empty() && self.disk.saving.is_none();
         last.map(|last| last.id).filter(|_| same)
+    }
+
+    /// When what the disk has came from its sources, in seconds since 1970; none without a commit.
+    pub fn written(&self) -> Option<u64> {
+        self.disk.last.as_ref().map(|last| last.written)
     }
 
     /// Paths of files to be read again, because documents of theirs are lost.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
-use crate::config::Param;
+use crate::config::PARAMS;
 use crate::ctl::{EX_NOINPUT, EX_OK, Failure, Outcome, output};
 
 /// Command line of `import`.
@@ -30,36 +30,62 @@ impl Import {
 
 /// Lines of moat.toml; what has no place there becomes a comment.
 fn convert(text: &str) -> String {
-    // Felix's names of what a FelixConfiguration calls otherwise.
-    const RENAMED: [(&str, &str); 2] = [
-        ("ETCDCAFILE", "etcdCaFile"),
-        ("LOGSEVERITYSCREEN", "logSeverityScreen"),
-    ];
-    let mut lines = Vec::new();
+    let mut given = settings(text);
+    endpoints(&mut given);
+    let lines = given.iter().map(|(name, value)| line(name, value));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Names and values; of those given more than once the last, as Felix takes them.
+fn settings(text: &str) -> Vec<(String, String)> {
+    let mut given: Vec<(String, String)> = Vec::new();
     for line in text.lines().map(str::trim) {
         let is_blank = line.is_empty() || line.starts_with(['#', ';', '[']);
         let Some((name, value)) = line.split_once(['=', ':']).filter(|_| !is_blank) else {
             continue;
         };
-        let (name, value) = (name.trim(), value.trim());
-        let upper = name.to_ascii_uppercase();
-        let renamed = RENAMED
-            .iter()
-            .find(|(felix, _)| *felix == upper)
-            .map(|r| r.1);
-        // Times are numbers of seconds there.
-        let short = name.to_ascii_lowercase();
-        let short = short.strip_suffix("secs").unwrap_or(&short);
-        let same = |p: &&Param| p.name.eq_ignore_ascii_case(short);
-        let known = renamed
-            .and_then(Param::find)
-            .or(crate::config::PARAMS.iter().find(same));
-        lines.push(match known {
-            Some(param) => format!("{} = {}", param.name, Value::from(value)),
-            None => format!("# moat has no setting for: {name} = {value}"),
-        });
+        let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+        // Nothing given is Felix's default, which is another one than an empty text.
+        if value.is_empty() {
+            continue;
+        }
+        given.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
+        given.push((name, value));
     }
-    lines.join("\n")
+    given
+}
+
+/// What Felix has from two settings or by default: where etcd is, and that it is to be followed (facts 6.3).
+fn endpoints(given: &mut Vec<(String, String)>) {
+    let of = |given: &[(String, String)], name: &str| {
+        let found = given.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.clone())
+    };
+    let address = of(given, "EtcdAddr");
+    let scheme = of(given, "EtcdScheme").unwrap_or_else(|| "http".to_owned());
+    given.retain(|(name, _)| !["etcdaddr", "etcdscheme"].contains(&&*name.to_lowercase()));
+    if let (Some(address), None) = (address, of(given, "EtcdEndpoints")) {
+        let url = format!("{scheme}://{address}");
+        given.insert(0, ("etcdEndpoints".to_owned(), url));
+    }
+    let has_etcd = of(given, "EtcdEndpoints").is_some();
+    if has_etcd && of(given, "DatastoreType").is_none() {
+        given.insert(0, ("datastoreType".to_owned(), "etcdv3".to_owned()));
+    }
+}
+
+fn line(name: &str, value: &str) -> String {
+    // Times are numbers of seconds there.
+    let short = name.to_ascii_lowercase();
+    let short = short.strip_suffix("secs").unwrap_or(&short);
+    let Some(param) = PARAMS.iter().find(|p| p.name.eq_ignore_ascii_case(short)) else {
+        return format!("# moat has no setting for: {name} = {value}");
+    };
+    let quoted = Value::from(value);
+    match param.check(&quoted) {
+        Ok(()) => format!("{} = {quoted}", param.name),
+        Err(why) => format!("# moat cannot take {name} = {value}: {why}"),
+    }
 }
 
 #[cfg(test)]
@@ -68,8 +94,37 @@ mod tests {
 
     #[test]
     fn felix_settings() {
-        let text = "# c\n[global]\nEtcdEndpoints = https://e1:2379\netcdcafile=/ca.pem\nFelixHostname: h1\nReportingIntervalSecs = 60\nBpfEnabled = true\n";
-        let expected = "etcdEndpoints = \"https://e1:2379\"\netcdCaFile = \"/ca.pem\"\nfelixHostname = \"h1\"\nreportingInterval = \"60\"\n# moat has no setting for: BpfEnabled = true";
-        assert_eq!(convert(text), expected);
+        for (text, expected) in [
+            (
+                "# c\n[global]\nEtcdEndpoints = https://e1:2379\netcdcafile=/ca.pem\nFelixHostname: h1\nReportingIntervalSecs = 60\nBpfEnabled = true\n",
+                "datastoreType = \"etcdv3\"\netcdEndpoints = \"https://e1:2379\"\netcdCaFile = \"/ca.pem\"\nfelixHostname = \"h1\"\nreportingInterval = \"60\"\n# moat has no setting for: BpfEnabled = true",
+            ),
+            (
+                "EtcdAddr = e1:2379\nEtcdScheme = https\nLogSeverityScreen =\n",
+                "datastoreType = \"etcdv3\"\netcdEndpoints = \"https://e1:2379\"",
+            ),
+            (
+                "EtcdAddr = e1:2379\nEtcdEndpoints = http://e2:2379\nDatastoreType = etcdv3",
+                "etcdEndpoints = \"http://e2:2379\"\ndatastoreType = \"etcdv3\"",
+            ),
+            (
+                "LogSeverityScreen = Info\nlogseverityscreen = Debug",
+                "logSeverityScreen = \"Debug\"",
+            ),
+        ] {
+            assert_eq!(convert(text), expected);
+        }
+    }
+
+    #[test]
+    fn what_moat_cannot_take_is_a_comment() {
+        let text = convert("DatastoreType = kubernetes\nReportingIntervalSecs = soon");
+        for (line, start) in text.lines().zip([
+            "# moat cannot take DatastoreType = kubernetes: ",
+            "# moat cannot take ReportingIntervalSecs = soon: ",
+        ]) {
+            assert!(line.starts_with(start), "{line}");
+        }
+        assert_eq!(text.lines().count(), 2);
     }
 }

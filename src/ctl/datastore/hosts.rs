@@ -1,14 +1,12 @@
 //! `moatctl node status`: which hosts tell the datastore that they are alive, and the BGP sessions of this one.
 
-use std::time::SystemTime;
-
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::bird::{self, Bird};
 use super::db::Db;
-use crate::ctl::output::{plain, table};
+use crate::ctl::output::{ago, plain, table};
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome, output};
 use crate::etcd::keys::status;
 
@@ -89,7 +87,10 @@ impl Report {
             vec![
                 plain(&host.name),
                 host.state.to_owned(),
-                plain(&ago(&host.last_report)),
+                ago(&host.last_report).map_or_else(
+                    || plain(&host.last_report),
+                    |age| format!("{}s ago", age.as_secs()),
+                ),
                 format!("{:.0}s", host.uptime_seconds),
             ]
         };
@@ -97,11 +98,4 @@ impl Report {
         let hosts = table(&["NAME", "STATE", "LAST REPORT", "UPTIME"], &rows);
         format!("{hosts}\n{}", bird::text(&self.bgp))
     }
-}
-
-fn ago(time: &str) -> String {
-    let age = humantime::parse_rfc3339(time)
-        .ok()
-        .and_then(|at| SystemTime::now().duration_since(at).ok());
-    age.map_or_else(|| time.to_owned(), |age| format!("{}s ago", age.as_secs()))
 }

@@ -26,12 +26,17 @@ fn a_save_costs_what_changed() {
     home.save(2);
     assert!(size(&home) - before < 600, "{}", size(&home) - before);
     assert!(
-        home.store.save(meta(), 2, 9).is_none(),
+        home.store.save(meta(), 2, 7).is_none(),
         "nothing is to be saved"
     );
     let before = size(&home);
     home.save(3);
     assert!(size(&home) - before < 60, "another generation is a commit");
+    let job = home.store.save(meta(), 3, 9).expect("it was confirmed");
+    home.store.saved(job.run()).unwrap();
+    assert!(size(&home) - before < 120, "another time is a commit");
+    assert_eq!(home.store.written(), Some(9));
+    assert_eq!(home.restarted().store.written(), Some(9));
 }
 
 #[test]
