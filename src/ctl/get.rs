@@ -42,10 +42,16 @@ struct Found {
     origin: String,
 }
 
+/// Every failure has one code there.
+#[cfg(feature = "etcd")]
+fn as_calicoctl(failure: Failure) -> Failure {
+    Failure::new(EX_NO, failure.message)
+}
+
 /// Shows resources in force.
 pub fn run(global: &Global, args: &Get) -> Outcome {
     #[cfg(feature = "etcd")]
-    if !args.in_force && super::datastore::is_configured(global)? {
+    if !args.in_force && super::datastore::is_configured(global).map_err(as_calicoctl)? {
         let wanted = super::datastore::Wanted {
             kind: args.kind.as_deref(),
             names: &args.names,
@@ -54,7 +60,7 @@ pub fn run(global: &Global, args: &Get) -> Outcome {
             all_namespaces: args.all_namespaces,
             export: args.export,
         };
-        return super::datastore::show(global, &wanted);
+        return super::datastore::show(global, &wanted).map_err(as_calicoctl);
     }
     in_force(global, args)
 }

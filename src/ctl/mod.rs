@@ -48,7 +48,8 @@ struct Cli {
 }
 
 const EXIT_HELP: &str = "Exit codes: 0 good; 1 the answer is no (invalid, denied); 2 something would change (plan); \
-64 wrong usage; 66 input cannot be read; 69 moatd does not answer; 78 settings are wrong.";
+64 wrong usage; 66 input cannot be read; 69 moatd does not answer; 78 settings are wrong. \
+Commands that write a datastore, and get from one: 1 for every failure, as calicoctl.";
 
 #[derive(Clone, Debug, Args)]
 struct Global {
@@ -170,7 +171,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors; a printing error has nowhere to go.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { EX_USAGE } else { EX_OK });
+            let wrong = if is_calicoctls() { EX_NO } else { EX_USAGE };
+            return ExitCode::from(if error.use_stderr() { wrong } else { EX_OK });
         }
     };
     match run(cli) {
@@ -182,7 +184,34 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether the command line is of a verb that only calicoctl's users know, for whom every failure is 1.
+fn is_calicoctls() -> bool {
+    const VERBS: [&str; 9] = [
+        "create",
+        "apply",
+        "replace",
+        "patch",
+        "delete",
+        "label",
+        "datastore",
+        "ipam",
+        "node",
+    ];
+    let commands = Cli::command();
+    let mut words = std::env::args().skip(1);
+    let verb = words.find(|word| commands.find_subcommand(word).is_some());
+    verb.is_some_and(|verb| VERBS.contains(&verb.as_str()))
+}
+
 fn run(cli: Cli) -> Outcome {
+    let done = answer(cli);
+    done.map_err(|failure| match is_calicoctls() {
+        true => Failure::new(EX_NO, failure.message),
+        false => failure,
+    })
+}
+
+fn answer(cli: Cli) -> Outcome {
     let global = &cli.global;
     match cli.command {
         Command::Validate(args) => validate::run(global, &args),

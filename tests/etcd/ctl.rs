@@ -167,7 +167,7 @@ fn verbs_and_their_refusals() {
         &["apply", "-f", "-"],
     )
     .says(1, "the tier missing does not exist");
-    site.run(&["apply"]).says(64, "No resources specified");
+    site.run(&["apply"]).says(1, "No resources specified");
     site.run(&["delete", "hep", "none"]).says(
         1,
         "failed to delete 'HostEndpoint' resource: resource does not exist",
@@ -281,10 +281,22 @@ fn calicoctls_configuration_is_understood() {
         .says(0, "Successfully created 2");
     std::fs::write(&file, config.replace("etcdEndpoints", "etcdEndpoint")).unwrap();
     site.run_with(&head, "", &["get", "hep"])
-        .says(78, "unknown field etcdEndpoint");
+        .says(1, "unknown field etcdEndpoint");
     std::fs::write(&file, config.replace(":2379", ":2")).unwrap();
     site.run_with(&head, "", &["get", "hep"])
-        .says(69, "http://127.0.0.1:2");
+        .says(1, "http://127.0.0.1:2");
+    for words in [
+        &["apply", "--bogus"][..],
+        &["apply", "-f", "/nonexistent"],
+        &["get", "nonsense"],
+        &["node", "status"],
+        &["ipam"],
+        &["--bogus", "delete", "hep", "x"],
+    ] {
+        site.run_with(&head, "", words).says(1, "");
+    }
+    site.run_with(&head, "", &["explain", "--bogus"])
+        .says(64, "");
 }
 
 /// With the file where calicoctl has it, and nothing else in /etc.
@@ -316,7 +328,7 @@ fn calicoctls_file_of_a_cluster_is_not_in_the_way() {
     }
     let (code, said) = get("datastoreType: etcdv3", "");
     assert!(
-        code == Some(78) && said.contains("etcdEndpoints is missing"),
+        code == Some(1) && said.contains("etcdEndpoints is missing"),
         "{said}"
     );
     // It goes before the environment, as for calicoctl.
