@@ -1,6 +1,8 @@
 //! moatd with a real etcd, which holds resources as Calico's own programs write them. Each test has a network namespace of its
 //! own; root only.
 
+#[path = "etcd/addresses.rs"]
+mod addresses;
 #[path = "etcd/calicoctl.rs"]
 mod calicoctl;
 #[path = "etcd/cluster.rs"]
@@ -25,6 +27,8 @@ mod identity;
 mod moves;
 #[path = "etcd/names.rs"]
 mod names;
+#[path = "etcd/odd.rs"]
+mod odd;
 #[path = "etcd/prober.rs"]
 mod prober;
 #[path = "etcd/readme.rs"]

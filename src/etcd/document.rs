@@ -91,7 +91,11 @@ fn metadata(
         let noted = json!({"name": resource.id.name}).to_string();
         annotations.insert(NAME_ANNOTATION.into(), noted.into());
     }
-    for (field, map) in [("labels", labels), ("annotations", annotations)] {
+    for (field, mut map) in [("labels", labels), ("annotations", annotations)] {
+        // No text is an empty one.
+        map.values_mut()
+            .filter(|value| value.is_null())
+            .for_each(|value| *value = "".into());
         if !map.is_empty() {
             metadata.insert(field.into(), shape::sorted(&map));
         }
@@ -162,8 +166,13 @@ fn spec(kind: Kind, given: &Value) -> Value {
         }
         Kind::FelixConfiguration => {
             default("floatingIPs", "Disabled".into());
-            default("bpfConnectTimeLoadBalancing", "TCP".into());
-            default("bpfHostNetworkedNATWithoutCTLB", "Enabled".into());
+            // The field of before says both.
+            let (balancing, others) = match given["bpfConnectTimeLoadBalancingEnabled"].as_bool() {
+                Some(true) => ("Enabled", "Disabled"),
+                _ => ("TCP", "Enabled"),
+            };
+            default("bpfConnectTimeLoadBalancing", balancing.into());
+            default("bpfHostNetworkedNATWithoutCTLB", others.into());
         }
         _ => {}
     }

@@ -145,6 +145,11 @@ fn number_or_name(of: &str, text: &str) -> Value {
         let low: u32 = low.parse().ok()?;
         Some(u64::from(high) << 16 | u64::from(low))
     };
+    let ends = text.split_once(':').filter(|_| of == "Port");
+    let text = match ends {
+        Some((first, last)) if first == last => first,
+        _ => text,
+    };
     let number = text.parse().ok();
     let dotted = (of == "ASNumber").then(|| text.split_once('.').and_then(high_and_low));
     match number.or(dotted.flatten()) {
@@ -172,7 +177,8 @@ fn duration(text: &str) -> Option<String> {
         ("m", 6e10),
         ("h", 3.6e12),
     ];
-    let mut rest = text;
+    // The only number that needs no unit.
+    let mut rest = if text == "0" { "0s" } else { text };
     let mut nanos = 0.0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;

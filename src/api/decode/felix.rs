@@ -14,6 +14,7 @@ const PER_HOST: &str = "node.";
 
 const NUMBER: Ty = Ty::Int(i64::MIN, i64::MAX);
 const PORT: Ty = Ty::Int(0, 65535);
+const MASK: Ty = Ty::Int(0, 0xffff_ffff);
 const RANGE: Ty = Ty::Fields(&[("min", NUMBER), ("max", NUMBER)]);
 const FAILSAFES: Ty = Ty::List(&Ty::Fields(&[
     ("protocol", Ty::Text),
@@ -26,7 +27,7 @@ const TIMEOUTS: Ty = Ty::List(&Ty::Fields(&[
 ]));
 
 /// The fields, by the type of their value.
-const FIELDS: [(Ty, &[&str]); 12] = [
+const FIELDS: [(Ty, &[&str]); 15] = [
     (Ty::Bool, BOOLS),
     (NUMBER, NUMBERS),
     (PORT, PORTS),
@@ -35,8 +36,7 @@ const FIELDS: [(Ty, &[&str]); 12] = [
     (
         Ty::TextOrInt,
         &[
-            "iptablesMarkMask",
-            "nftablesMarkMask",
+            "bpfPSNATPorts",
             "natPortRange",
             "logActionRateLimit",
             "istioDSCPMark",
@@ -48,6 +48,7 @@ const FIELDS: [(Ty, &[&str]); 12] = [
             "externalNodesList",
             "bpfDSROptoutCIDRs",
             "bpfExcludeCIDRsFromNAT",
+            "bpfForceTrackPacketsFromIfaces",
         ],
     ),
     (Ty::List(&Ty::TextOrInt), &["kubeNodePortRanges"]),
@@ -55,14 +56,24 @@ const FIELDS: [(Ty, &[&str]); 12] = [
         FAILSAFES,
         &["failsafeInboundHostPorts", "failsafeOutboundHostPorts"],
     ),
-    (RANGE, &["routeTableRange", "bpfPSNATPorts"]),
+    (RANGE, &["routeTableRange"]),
     (Ty::List(&RANGE), &["routeTableRanges"]),
     (TIMEOUTS, &["healthTimeoutOverrides"]),
+    (MASK, &["iptablesMarkMask", "nftablesMarkMask"]),
+    (Ty::Map(&Ty::Text), &["bpfLogFilters"]),
+    (Ty::Any, &["bpfConntrackTimeouts"]),
 ];
 
 const BOOLS: &[&str] = &[
     "allowIPIPPacketsFromWorkloads",
     "allowVXLANPacketsFromWorkloads",
+    "bpfConnectTimeLoadBalancingEnabled",
+    "bpfDisableUnprivileged",
+    "bpfEnabled",
+    "bpfHostConntrackBypass",
+    "bpfKubeProxyEndpointSlicesEnabled",
+    "bpfKubeProxyIptablesCleanupEnabled",
+    "bpfPolicyDebugEnabled",
     "debugDisableLogDropping",
     "disableConntrackInvalidCheck",
     "endpointReportingEnabled",
@@ -89,6 +100,20 @@ const BOOLS: &[&str] = &[
 ];
 
 const NUMBERS: &[&str] = &[
+    "bpfExportBufferSizeMB",
+    "bpfExtToServiceConnmark",
+    "bpfKubeProxyHealthzPort",
+    "bpfMaglevMaxEndpointsPerService",
+    "bpfMaglevMaxServices",
+    "bpfMapSizeConntrack",
+    "bpfMapSizeConntrackCleanupQueue",
+    "bpfMapSizeIPSets",
+    "bpfMapSizeIfState",
+    "bpfMapSizeNATAffinity",
+    "bpfMapSizeNATBackend",
+    "bpfMapSizeNATFrontend",
+    "bpfMapSizePerCpuConntrack",
+    "bpfMapSizeRoute",
     "deviceRouteProtocol",
     "goGCThreshold",
     "goMaxProcs",
@@ -119,6 +144,7 @@ const PORTS: &[&str] = &[
 ];
 
 const DURATIONS: &[&str] = &[
+    "bpfKubeProxyMinSyncPeriod",
     "dataplaneWatchdogTimeout",
     "debugSimulateCalcGraphHangAfter",
     "debugSimulateDataplaneApplyDelay",
@@ -145,6 +171,22 @@ const DURATIONS: &[&str] = &[
 
 const TEXTS: &[&str] = &[
     "awsSrcDstCheck",
+    "bpfAttachType",
+    "bpfCTLBLogFilter",
+    "bpfConnectTimeLoadBalancing",
+    "bpfConntrackLogLevel",
+    "bpfConntrackMode",
+    "bpfDataIfacePattern",
+    "bpfDisableGROForIfaces",
+    "bpfEnforceRPF",
+    "bpfExternalServiceMode",
+    "bpfHostNetworkedNATWithoutCTLB",
+    "bpfJITHardening",
+    "bpfL3IfacePattern",
+    "bpfLogLevel",
+    "bpfMapSizeConntrackScaling",
+    "bpfProfiling",
+    "bpfRedirectToPeer",
     "cgroupV2Path",
     "chainInsertMode",
     "dataplaneDriver",
@@ -207,51 +249,6 @@ const TEXTS: &[&str] = &[
     "workloadSourceSpoofing",
 ];
 
-/// Fields of the eBPF dataplane, which moat has not. Their values are not looked at.
-const BPF: &[&str] = &[
-    "bpfAttachType",
-    "bpfCTLBLogFilter",
-    "bpfConnectTimeLoadBalancing",
-    "bpfConnectTimeLoadBalancingEnabled",
-    "bpfConntrackLogLevel",
-    "bpfConntrackMode",
-    "bpfConntrackTimeouts",
-    "bpfDataIfacePattern",
-    "bpfDisableGROForIfaces",
-    "bpfDisableUnprivileged",
-    "bpfEnabled",
-    "bpfEnforceRPF",
-    "bpfExportBufferSizeMB",
-    "bpfExtToServiceConnmark",
-    "bpfExternalServiceMode",
-    "bpfForceTrackPacketsFromIfaces",
-    "bpfHostConntrackBypass",
-    "bpfHostNetworkedNATWithoutCTLB",
-    "bpfJITHardening",
-    "bpfKubeProxyEndpointSlicesEnabled",
-    "bpfKubeProxyHealthzPort",
-    "bpfKubeProxyIptablesCleanupEnabled",
-    "bpfKubeProxyMinSyncPeriod",
-    "bpfL3IfacePattern",
-    "bpfLogFilters",
-    "bpfLogLevel",
-    "bpfMaglevMaxEndpointsPerService",
-    "bpfMaglevMaxServices",
-    "bpfMapSizeConntrack",
-    "bpfMapSizeConntrackCleanupQueue",
-    "bpfMapSizeConntrackScaling",
-    "bpfMapSizeIPSets",
-    "bpfMapSizeIfState",
-    "bpfMapSizeNATAffinity",
-    "bpfMapSizeNATBackend",
-    "bpfMapSizeNATFrontend",
-    "bpfMapSizePerCpuConntrack",
-    "bpfMapSizeRoute",
-    "bpfPolicyDebugEnabled",
-    "bpfProfiling",
-    "bpfRedirectToPeer",
-];
-
 /// Parameters that Calico reads on the host only.
 const LOCAL: &[&str] = &[
     "clusterGUID",
@@ -290,7 +287,6 @@ pub fn decode(at: &At<'_>, name: &str) -> Option<Spec> {
     for (ty, names) in &FIELDS {
         names.iter().for_each(|name| keep(name, ty));
     }
-    BPF.iter().for_each(|name| keep(name, &Ty::Any));
     for name in LOCAL {
         if let Some(at) = fields.get(name) {
             at.warn("is read on the host only: here it has no effect");

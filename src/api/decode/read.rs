@@ -93,11 +93,8 @@ pub fn integer(at: &At<'_>, range: RangeInclusive<i64>) -> Option<i64> {
         Plain::Float(f) if f.abs() > u64::MAX as f64 => i128::MAX,
         _ => return unquoted(at, scalar, "a whole number"),
     };
-    if scalar.text.len() > 1
-        && scalar.text.starts_with('0')
-        && scalar.text.bytes().all(|b| b.is_ascii_digit())
-    {
-        return at.error("leading zeros are ambiguous (octal or decimal)");
+    if has_leading_zero(&scalar.text) {
+        return at.error(LEADING_ZERO);
     }
     match i64::try_from(n).ok().filter(|n| range.contains(n)) {
         Some(n) => Some(n),
@@ -115,11 +112,20 @@ pub fn byte(at: &At<'_>, range: RangeInclusive<u8>) -> Option<u8> {
     u8::try_from(n).ok()
 }
 
+const LEADING_ZERO: &str = "leading zeros are ambiguous (octal or decimal)";
+
+fn has_leading_zero(text: &str) -> bool {
+    text.len() > 1 && text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// Any finite number.
 pub fn number(at: &At<'_>) -> Option<f64> {
     let Value::Scalar(scalar) = &at.node.value else {
         return at.wrong_type("a number");
     };
+    if has_leading_zero(&scalar.text) {
+        return at.error(LEADING_ZERO);
+    }
     match scalar.plain() {
         Plain::Int(n) => Some(n as f64),
         Plain::Float(f) if f.is_finite() => Some(f),

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::Value;
 
 use super::db::{Db, Stored};
 use super::words::{note, refusal, said, writable};
 use super::{Inputs, cut, pool};
-use crate::api::{Kind, Resource, ResourceId, Spec};
+use crate::api::{Kind, Resource, ResourceId};
 use crate::ctl::output::Output;
 use crate::ctl::progress::Progress;
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome};
@@ -104,8 +105,14 @@ impl Change {
         };
         writable(&resource.id, operation)?;
         let given = resource.meta.version.clone();
+        if verb == Verb::Create && !given.is_empty() {
+            let text = format!(
+                "error with field Metadata.ResourceVersion = '{given}' (field must not be set for a Create request)"
+            );
+            return Err(Failure::new(EX_NO, text));
+        }
         for _ in 0..TRIES {
-            let before = db.get(&resource.id)?;
+            let before = db.find(&resource.id)?;
             if before.is_some() && verb == Verb::Create {
                 return match self.skip_exists {
                     true => Ok(()),
@@ -121,8 +128,9 @@ impl Change {
             {
                 return Err(refusal("update conflict", &resource.id));
             }
-            if before.is_none() {
-                check_new(db, resource)?;
+            check_tier(db, resource, before.as_ref())?;
+            if before.is_none() && resource.id.kind == Kind::Node {
+                initialize(db)?;
             }
             if self.dry_run || write(db, resource, before.as_ref())? {
                 return Ok(());
@@ -148,43 +156,54 @@ fn write(db: &mut Db, resource: &Resource, before: Option<&Stored>) -> Result<bo
         None => (db.new_key(resource)?, Condition::Absent),
     };
     let held = before.map(|b| &b.document);
-    let stored = document::complete(resource, held, &key);
+    let mut stored = document::complete(resource, held, &key);
     pool::check(db, &stored, held)?;
+    if resource.id.kind == Kind::IPPool && db.has_old_names()? {
+        pool::for_old_clients(&mut stored, &resource.raw.value());
+    }
     Ok(db.put(&key, condition, &stored)?.is_some())
 }
 
-/// What must be there before a resource can be.
-fn check_new(db: &mut Db, resource: &Resource) -> Result<(), Failure> {
-    let global = |kind, name: &str| ResourceId {
-        kind,
-        namespace: String::new(),
-        name: name.to_owned(),
+/// Refuses a policy that would be in a tier that is not there, and was not before.
+pub fn check_tier(
+    db: &mut Db,
+    resource: &Resource,
+    before: Option<&Stored>,
+) -> Result<(), Failure> {
+    if !document::is_policy(resource.id.kind) {
+        return Ok(());
+    }
+    let of = |document: &Value| {
+        document["spec"]["tier"]
+            .as_str()
+            .unwrap_or("default")
+            .to_owned()
     };
-    if let Spec::Policy(_) | Spec::Staged(..) = &resource.spec {
-        let value = resource.raw.value();
-        let tier = value["spec"]["tier"].as_str().unwrap_or("default");
-        if tier != "default" && db.get(&global(Kind::Tier, tier))?.is_none() {
-            let text = format!(
-                "{}: the tier {tier} does not exist: create it first",
-                resource.id
-            );
-            return Err(Failure::new(EX_NO, text));
-        }
+    let tier = of(&resource.raw.value());
+    let is_same = before.is_some_and(|before| of(&before.document) == tier);
+    let id = ResourceId {
+        kind: Kind::Tier,
+        namespace: String::new(),
+        name: tier.clone(),
+    };
+    if tier == "default" || is_same || db.find(&id)?.is_some() {
+        return Ok(());
     }
-    if resource.id.kind == Kind::Node {
-        initialize(db)?;
-    }
-    Ok(())
+    let text = format!(
+        "{}: the tier {tier} does not exist: create it first",
+        resource.id
+    );
+    Err(Failure::new(EX_NO, text))
 }
 
-/// What Calico's client makes with the first Node: the cluster's own information and its tiers.
+/// What Calico's client makes with the first Node: the cluster's own information and its tiers, as far as its version has tiers.
 pub fn initialize(db: &mut Db) -> Result<(), Failure> {
     let guid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     let guid = guid.trim().replace('-', "");
+    let spec = serde_json::json!({"clusterGUID": guid, "datastoreReady": true});
     let information = serde_json::json!({
         "kind": "ClusterInformation", "apiVersion": "projectcalico.org/v3",
-        "metadata": {"name": "default"},
-        "spec": {"clusterGUID": guid, "datastoreReady": true},
+        "metadata": {"name": "default"}, "spec": spec,
     });
     let mut documents = vec![information];
     for (name, order, action) in CLUSTER_TIERS {
@@ -192,6 +211,9 @@ pub fn initialize(db: &mut Db) -> Result<(), Failure> {
             "kind": "Tier", "apiVersion": "projectcalico.org/v3",
             "metadata": {"name": name}, "spec": {"order": order, "defaultAction": action},
         }));
+    }
+    if db.has_old_names()? {
+        documents.truncate(1);
     }
     for document in documents {
         let parsed = crate::api::parse_bytes("moatctl", document.to_string().as_bytes());
@@ -201,6 +223,30 @@ pub fn initialize(db: &mut Db) -> Result<(), Failure> {
             // What is there already stays.
             db.put(&key, Condition::Absent, &stored)?;
         }
+    }
+    complete_information(db, &spec)
+}
+
+/// Felix waits for ever where ClusterInformation does not say that the datastore is ready.
+fn complete_information(db: &mut Db, wanted: &Value) -> Result<(), Failure> {
+    let Some(found) = db.get_key(keys::CLUSTER_INFORMATION)? else {
+        return Ok(());
+    };
+    let mut stored: Value = serde_json::from_slice(&found.value).unwrap_or_default();
+    let Some(spec) = stored["spec"].as_object_mut() else {
+        return Ok(());
+    };
+    let before = spec.len();
+    for (field, value) in wanted.as_object().into_iter().flatten() {
+        let is_there = spec.get(field).is_some_and(|v| !v.is_null() && v != "");
+        if !is_there {
+            spec.insert(field.clone(), value.clone());
+        }
+    }
+    if spec.len() > before {
+        // Somebody who changes it meanwhile does the same.
+        let condition = Condition::Revision(found.revision);
+        db.put(keys::CLUSTER_INFORMATION, condition, &stored)?;
     }
     Ok(())
 }

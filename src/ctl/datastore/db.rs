@@ -109,7 +109,7 @@ impl Db {
     }
 
     /// Calico says which version it is; where only calicoctl is used, the policies that it wrote tell.
-    fn has_old_names(&mut self) -> Result<bool, Failure> {
+    pub fn has_old_names(&mut self) -> Result<bool, Failure> {
         if let Some(known) = self.old_names {
             return Ok(known);
         }

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::Inputs;
 use super::change::{CLUSTER_TIERS, warn};
-use super::db::{Db, Stored};
+use super::db::Db;
 use super::ipam::{release_addresses, release_blocks};
 use super::pool::retire;
 use super::words::{named, note, refusal, said, writable};
-use crate::api::{Kind, Resource, ResourceId};
+use crate::api::{Kind, ResourceId};
 use crate::ctl::progress::Progress;
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome};
 use crate::etcd::document::is_policy;
@@ -75,12 +75,8 @@ impl Delete {
 
     fn ids(&self, global: &Global) -> Result<(Vec<ResourceId>, Vec<String>), Failure> {
         let Some(kind) = &self.kind else {
-            let mut resources = self.inputs.read(global, self.namespace.as_deref())?;
-            // Endpoints first: what protects them goes after them.
-            resources.reverse();
-            let version = |r: &Resource| r.meta.version.clone();
-            let versions = resources.iter().map(version).collect();
-            return Ok((resources.into_iter().map(|r| r.id).collect(), versions));
+            let named = self.inputs.named(global, self.namespace.as_deref())?;
+            return Ok(named.into_iter().unzip());
         };
         let ids = named(kind, &self.names, self.namespace.as_deref())?;
         let versions = vec![String::new(); ids.len()];
@@ -90,6 +86,11 @@ impl Delete {
     fn one(&self, db: &mut Db, id: &ResourceId, version: &str) -> Result<(), Failure> {
         writable(id, "Delete")?;
         let Some(before) = db.find(id)? else {
+            if id.kind == Kind::Node && !self.dry_run {
+                // What is left of one that somebody else deleted.
+                release_addresses_of(db, &id.name, &Value::Null)?;
+                remove_dependents(db, &id.name)?;
+            }
             return match self.skip_not_exists {
                 true => Ok(()),
                 false => Err(refusal("resource does not exist", id)),
@@ -106,7 +107,7 @@ impl Delete {
         }
         let revision = match id.kind {
             Kind::Node => {
-                release_addresses_of(db, &before)?;
+                release_addresses_of(db, &id.name, &before.document["spec"])?;
                 remove_dependents(db, &id.name)?;
                 Some(before.revision)
             }
@@ -145,9 +146,7 @@ fn check_tier(db: &mut Db, name: &str) -> Result<(), Failure> {
 }
 
 /// The addresses of a node's workloads and tunnels are given back, and its blocks are taken from it, before it goes (facts 1.12).
-fn release_addresses_of(db: &mut Db, node: &Stored) -> Result<(), Failure> {
-    let name = &node.document["metadata"]["name"];
-    let spec = &node.document["spec"];
+fn release_addresses_of(db: &mut Db, name: &str, spec: &Value) -> Result<(), Failure> {
     let mut addresses = vec![
         &spec["bgp"]["ipv4IPIPTunnelAddr"],
         &spec["ipv4VXLANTunnelAddr"],
@@ -158,7 +157,7 @@ fn release_addresses_of(db: &mut Db, node: &Stored) -> Result<(), Failure> {
     let workloads = db.list(Kind::WorkloadEndpoint, None)?;
     let its_own = workloads
         .iter()
-        .filter(|w| w.document["spec"]["node"] == *name);
+        .filter(|w| w.document["spec"]["node"] == name);
     let networks = its_own.filter_map(|w| w.document["spec"]["ipNetworks"].as_array());
     addresses.extend(networks.flatten());
     let address = |text: &&Value| text.as_str()?.split('/').next()?.parse().ok();
@@ -168,7 +167,7 @@ fn release_addresses_of(db: &mut Db, node: &Stored) -> Result<(), Failure> {
         let owner = &used["secondary"]["node"];
         addresses.contains(&ip) && (owner.is_null() || owner == name)
     })?;
-    release_blocks(db, |block| *name == block.host)
+    release_blocks(db, |block| name == block.host)
 }
 
 /// What belongs to a node goes with it, as with Calico's client.

@@ -38,7 +38,7 @@ impl Diff {
         let mut db = Db::open(global)?;
         let mut differences = Vec::new();
         for resource in &resources {
-            let stored = db.get(&resource.id)?;
+            let stored = db.find(&resource.id)?;
             let key = match &stored {
                 Some(stored) => stored.key.clone(),
                 None => db.new_key(resource)?,

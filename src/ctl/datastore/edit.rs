@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
-use super::change::warn;
+use super::change::{check_tier, warn};
 use super::db::{Db, Stored};
 use super::patch::{merge, operations};
 use super::pool;
@@ -56,10 +56,7 @@ impl Patch {
         let mut db = Db::open(global)?;
         let patched = update(&mut db, &id, self.dry_run, |document| {
             match self.patch_type {
-                PatchType::Strategic | PatchType::Merge => {
-                    merge(document, &patch);
-                    Ok(())
-                }
+                PatchType::Strategic | PatchType::Merge => merge(document, &patch),
                 PatchType::Json => operations(document, &patch),
             }
             .map_err(|what| Failure::new(EX_NO, what))
@@ -172,7 +169,9 @@ fn update(
             .ok_or_else(|| refusal("resource does not exist", id))?;
         let mut document = before.document.clone();
         change(&mut document)?;
+        same_identity(&before.document, &document)?;
         let (resource, stored) = checked(id, &before, &document)?;
+        check_tier(db, &resource, Some(&before))?;
         pool::check(db, &stored, Some(&before.document)).map_err(|e| failed_update(&e))?;
         warn(db, std::slice::from_ref(&resource), &[])?;
         let condition = Condition::Revision(before.revision);
@@ -186,6 +185,31 @@ fn update(
 fn failed_update(failure: &Failure) -> Failure {
     let text = format!("updating existing resource: {}", failure.message);
     Failure::new(failure.code, text)
+}
+
+/// Refuses what only the datastore itself or Calico's programs write: it would be left as it was without a word.
+fn same_identity(before: &Value, after: &Value) -> Result<(), Failure> {
+    let fields = |document: &Value| {
+        document["metadata"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default()
+    };
+    let (before, after) = (fields(before), fields(after));
+    let is_changeable = |name: &str| ["name", "namespace", "labels", "annotations"].contains(&name);
+    let mut names = before.keys().chain(after.keys());
+    match names.find(|name| !is_changeable(name) && before.get(*name) != after.get(*name)) {
+        Some(name) if name == "resourceVersion" => Err(Failure::new(
+            EX_NO,
+            "update conflict: another resourceVersion",
+        )),
+        Some(name) => {
+            let text =
+                format!("metadata.{name} cannot be changed: only labels and annotations can");
+            Err(Failure::new(EX_NO, text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The document to be stored, if it is still a valid one of the same resource.

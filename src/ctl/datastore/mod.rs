@@ -33,8 +33,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::files::Inspected;
 use super::{EX_NO, EX_NOINPUT, Failure, Global, files};
-use crate::api::{Kind, Resource};
+use crate::api::{Kind, Resource, ResourceId, Severity};
 
 /// Files with resources.
 #[derive(Clone, Debug, Args)]
@@ -53,6 +54,55 @@ pub struct Inputs {
 impl Inputs {
     /// Everything is read and checked before anything is sent. What names no namespace is in this one.
     fn read(&self, global: &Global, namespace: Option<&str>) -> Result<Vec<Resource>, Failure> {
+        let read = self.parse(global)?;
+        files::complain(&read.issues);
+        if read.is_invalid() {
+            let text = "failed to execute command: the input is invalid, nothing was sent";
+            return Err(Failure::new(EX_NO, text));
+        }
+        self.placed(read.resources, namespace)
+    }
+
+    /// Which resources the documents name, and the version of each that is given, the last one first: what protects
+    /// endpoints goes after them. What else is wrong in a document does not matter.
+    fn named(
+        &self,
+        global: &Global,
+        namespace: Option<&str>,
+    ) -> Result<Vec<(ResourceId, String)>, Failure> {
+        let read = self.parse(global)?;
+        let errors = read.issues.iter().filter(|i| i.severity == Severity::Error);
+        let nameless = errors.clone().any(|issue| issue.object.is_none());
+        if nameless {
+            files::complain(&read.issues);
+            let text = "failed to execute command: the input is invalid, nothing was sent";
+            return Err(Failure::new(EX_NO, text));
+        }
+        let mut invalid: Vec<ResourceId> =
+            errors.filter_map(|issue| issue.object.clone()).collect();
+        invalid.sort();
+        invalid.dedup();
+        invalid.retain(|id| read.resources.iter().all(|r| r.id != *id));
+        for id in &mut invalid {
+            let own = Some(id.namespace.clone()).filter(|own| own != "default");
+            place(id, &own.unwrap_or_default(), namespace)?;
+        }
+        let valid = match read.resources.is_empty() && !invalid.is_empty() {
+            true => Vec::new(),
+            false => self.placed(read.resources, namespace)?,
+        };
+        let valid = valid.into_iter().map(|r| (r.id, r.meta.version.clone()));
+        let mut named: Vec<_> = invalid
+            .into_iter()
+            .map(|id| (id, String::new()))
+            .chain(valid)
+            .collect();
+        named.sort_by_key(|(id, _)| (rank(id.kind), id.clone()));
+        named.reverse();
+        Ok(named)
+    }
+
+    fn parse(&self, global: &Global) -> Result<Inspected, Failure> {
         if self.filenames.is_empty() {
             return Err(Failure::new(
                 super::EX_USAGE,
@@ -67,13 +117,15 @@ impl Inputs {
         }
         let refused =
             |e: Failure| Failure::new(EX_NO, format!("failed to execute command: {}", e.message));
-        let read = files::read(global, &paths).map_err(refused)?;
-        files::complain(&read.issues);
-        if read.is_invalid() {
-            let text = "failed to execute command: the input is invalid, nothing was sent";
-            return Err(Failure::new(EX_NO, text));
-        }
-        if read.resources.is_empty() && !self.skip_empty {
+        files::read(global, &paths).map_err(refused)
+    }
+
+    fn placed(
+        &self,
+        mut resources: Vec<Resource>,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Resource>, Failure> {
+        if resources.is_empty() && !self.skip_empty {
             let names: Vec<String> = self
                 .filenames
                 .iter()
@@ -82,9 +134,12 @@ impl Inputs {
             let text = format!("No resources specified in {}", names.join(", "));
             return Err(Failure::new(EX_NO, text));
         }
-        let mut resources = read.resources;
         for resource in &mut resources {
-            place(resource, namespace)?;
+            let document = resource.raw.value();
+            let own = document["metadata"]["namespace"]
+                .as_str()
+                .unwrap_or_default();
+            place(&mut resource.id, own, namespace)?;
         }
         resources.sort_by_key(|r| (rank(r.id.kind), r.id.clone()));
         Ok(resources)
@@ -92,20 +147,16 @@ impl Inputs {
 }
 
 /// Puts a resource into the namespace of the command line, unless its document names another one.
-fn place(resource: &mut Resource, namespace: Option<&str>) -> Result<(), Failure> {
+fn place(id: &mut ResourceId, own: &str, namespace: Option<&str>) -> Result<(), Failure> {
     let Some(wanted) = namespace else {
         return Ok(());
     };
-    if !resource.id.kind.is_namespaced() {
-        let text = format!("{} is not namespaced", resource.id.kind);
+    if !id.kind.is_namespaced() {
+        let text = format!("{} is not namespaced", id.kind);
         return Err(Failure::new(EX_NO, text));
     }
-    let document = resource.raw.value();
-    match document["metadata"]["namespace"]
-        .as_str()
-        .unwrap_or_default()
-    {
-        "" => wanted.clone_into(&mut resource.id.namespace),
+    match own {
+        "" => wanted.clone_into(&mut id.namespace),
         own if own == wanted => {}
         own => {
             let text =

@@ -4,28 +4,54 @@ use serde_json::{Map, Value};
 
 /// What a strategic merge patch says about the mapping that it is in.
 const DIRECTIVE: &str = "$patch";
+/// Which fields stay; the others go.
+const RETAIN: &str = "$retainKeys";
+/// In front of the name of a list, with the items that go from it.
+const DELETE_ITEMS: &str = "$deleteFromPrimitiveList/";
+/// In front of the name of a list, with an order of its items that only lists with keys to merge by have.
+const ORDER: &str = "$setElementOrder/";
 
-/// RFC 7386, with the directive of a strategic merge patch.
-pub fn merge(target: &mut Value, patch: &Value) {
+/// RFC 7386, with the directives of a strategic merge patch.
+///
+/// # Errors
+/// A directive that is not known: as a field it would be stored.
+pub fn merge(target: &mut Value, patch: &Value) -> Result<(), String> {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
-        return;
+        return Ok(());
     };
-    let directive = patch.get(DIRECTIVE).and_then(Value::as_str);
-    if !target.is_object() || directive.is_some() {
+    if !target.is_object() || patch.contains_key(DIRECTIVE) {
         *target = Map::new().into();
     }
     let Some(map) = target.as_object_mut() else {
-        return;
+        return Ok(());
     };
-    for (name, value) in patch.iter().filter(|(name, _)| *name != DIRECTIVE) {
+    if let Some(names) = patch.get(RETAIN) {
+        let names = names.as_array().ok_or(format!("{RETAIN} is no list"))?;
+        map.retain(|name, _| names.iter().any(|kept| kept == name));
+    }
+    for (name, value) in patch {
+        if let Some(list) = name.strip_prefix(DELETE_ITEMS) {
+            let gone = value.as_array().ok_or(format!("{name} is no list"))?;
+            if let Some(items) = map.get_mut(list).and_then(Value::as_array_mut) {
+                items.retain(|item| !gone.contains(item));
+            }
+            continue;
+        }
+        if [DIRECTIVE, RETAIN].contains(&name.as_str()) || name.starts_with(ORDER) {
+            continue;
+        }
+        if name.starts_with('$') {
+            return Err(format!("{name} is no directive that is known"));
+        }
         let is_deleted = value.get(DIRECTIVE).is_some_and(|word| word == "delete");
         if value.is_null() || is_deleted {
             map.shift_remove(name);
         } else {
-            merge(map.entry(name.clone()).or_insert(Value::Null), value);
+            merge(map.entry(name.clone()).or_insert(Value::Null), value)?;
         }
     }
+    Ok(())
 }
 
 /// RFC 6902; an error leaves the document in between.
@@ -107,7 +133,8 @@ mod tests {
         merge(
             &mut value,
             &json!({"a": {"b": null, "c": [3]}, "e": {"f": null, "g": 1}, "h": {"$patch": "replace", "l": 2}, "j": {"$patch": "delete"}}),
-        );
+        )
+        .unwrap();
         assert_eq!(
             value,
             json!({"a": {"c": [3]}, "d": 1, "h": {"l": 2}, "e": {"g": 1}})

@@ -37,6 +37,16 @@ pub fn check(db: &mut Db, new: &Value, before: Option<&Value>) -> Result<(), Fai
     Err(Failure::new(EX_NO, text))
 }
 
+/// Takes away the default that only newer clients know.
+pub fn for_old_clients(stored: &mut Value, given: &Value) {
+    const NEW: &str = "assignmentMode";
+    if given["spec"][NEW].is_null()
+        && let Some(spec) = stored["spec"].as_object_mut()
+    {
+        spec.shift_remove(NEW);
+    }
+}
+
 /// Disables a pool and takes its blocks from the hosts, so that it can go; the revision that it has then, or none if somebody else
 /// changed it meanwhile.
 pub fn retire(db: &mut Db, pool: &Stored) -> Result<Option<i64>, Failure> {

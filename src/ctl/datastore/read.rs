@@ -200,7 +200,12 @@ fn tables(global: &Global, found: &[Value], wanted: &Wanted<'_>) -> Result<(), F
             .unwrap_or_else(|| "64512".to_owned()))
     };
     let is_of_nodes = |one: &Value| one["kind"].as_str().is_some_and(|k| k.starts_with("Node"));
-    let asn = match global.output == Output::Wide && found.iter().any(is_of_nodes) {
+    let shows_asn = match global.output {
+        Output::Wide => true,
+        Output::Columns(columns) => columns.to_uppercase().contains("ASN"),
+        _ => false,
+    };
+    let asn = match shows_asn && found.iter().any(is_of_nodes) {
         true => asn()?,
         false => String::new(),
     };

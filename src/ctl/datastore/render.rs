@@ -12,6 +12,8 @@ enum Form {
     Text,
     /// As it is, or this.
     Or(&'static str),
+    /// A number as programs of Go show it.
+    Number,
     /// The number of items.
     Count,
     /// As text, but not too long.
@@ -42,7 +44,7 @@ const NAMESPACE: Column = ("NAMESPACE", "/metadata/namespace", Form::Text, In::A
 const SHORT: usize = 80;
 
 fn kind_columns(kind: Kind) -> &'static [Column] {
-    use Form::{Asn, Count, Or, PeerNode, Short, Text, Workload};
+    use Form::{Asn, Count, Number, Or, PeerNode, Short, Text, Workload};
     use In::{Asked, Every, Wide};
     match kind {
         Kind::HostEndpoint => &[
@@ -58,13 +60,13 @@ fn kind_columns(kind: Kind) -> &'static [Column] {
         | Kind::StagedNetworkPolicy => &[
             NAME,
             ("TIER", "/spec/tier", Or("default"), Every),
-            ("ORDER", "/spec/order", Or("<nil>"), Wide),
+            ("ORDER", "/spec/order", Number, Wide),
             ("SELECTOR", "/spec/selector", Text, Wide),
         ],
         Kind::StagedKubernetesNetworkPolicy => {
             &[NAME, ("PODSELECTOR", "/spec/podSelector", Text, Wide)]
         }
-        Kind::Tier => &[NAME, ("ORDER", "/spec/order", Or("<nil>"), Every)],
+        Kind::Tier => &[NAME, ("ORDER", "/spec/order", Number, Every)],
         Kind::NetworkSet | Kind::GlobalNetworkSet => &[NAME, ("NETS", "/spec/nets", Short, Wide)],
         Kind::Profile => &[NAME, ("LABELS", "/spec/labelsToApply", Text, Wide)],
         Kind::WorkloadEndpoint => &[
@@ -195,6 +197,7 @@ impl Look<'_> {
             Form::Text => plain(value),
             Form::Or(other) if value.is_null() => other.to_owned(),
             Form::Or(_) => plain(value),
+            Form::Number => value.as_f64().map_or("<nil>".to_owned(), number),
             Form::Count => value.as_array().map_or(0, Vec::len).to_string(),
             Form::Short => shortened(plain(value)),
             Form::PeerNode => match first(["node", "nodeSelector"]).as_str() {
@@ -205,6 +208,19 @@ impl Look<'_> {
             Form::Asn if value["asNumber"].is_null() => format!("({})", self.asn),
             Form::Asn => plain(&value["asNumber"]),
             Form::Workload => first(["workload", "pod"]),
+        }
+    }
+}
+
+/// With six digits before the point at most, else with an exponent: `100`, `1e+06`.
+fn number(value: f64) -> String {
+    let text = format!("{value:e}");
+    let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+    match power.parse::<i32>().unwrap_or_default() {
+        -4..6 => value.to_string(),
+        power => {
+            let sign = if power < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", power.abs())
         }
     }
 }
@@ -321,6 +337,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn numbers() {
+        for (value, text) in [
+            (100.0, "100"),
+            (999_999.0, "999999"),
+            (1e6, "1e+06"),
+            (123_456_789.0, "1.23456789e+08"),
+            (10.5, "10.5"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (-2e6, "-2e+06"),
+            (0.0, "0"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+    }
 
     const NARROW: Look<'_> = Look {
         wide: false,

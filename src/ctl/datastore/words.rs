@@ -16,6 +16,9 @@ pub fn writable(id: &ResourceId, verb: &str) -> Result<(), Failure> {
         ClusterInformation | IPAMBlock | IPAMHandle | BlockAffinity => no(format!(
             "operation is not supported on {kind}: only Calico's programs write it"
         )),
+        NetworkPolicy if name.starts_with("knp.default.") => no(format!(
+            "operation {verb} is not supported on {name}: kubernetes network policies must be managed through the kubernetes API"
+        )),
         Profile if *name == document::DEFAULT_PROFILE && verb == "create" => {
             no(format!("resource already exists: {name}"))
         }
