@@ -29,6 +29,8 @@ mod moves;
 mod names;
 #[path = "etcd/odd.rs"]
 mod odd;
+#[path = "etcd/password.rs"]
+mod password;
 #[path = "etcd/prober.rs"]
 mod prober;
 #[path = "etcd/readme.rs"]
@@ -142,6 +144,24 @@ fn what_calico_wrote_is_enforced_and_followed() {
     site.wait_port(4001, &daemon);
     site.wait_sync();
     assert_eq!(site.source()["ignored"], 1);
+    // However often it is written; and keys of which nobody knows what they are.
+    for revision in 0..3 {
+        let node = format!(
+            r#"{{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{{"name":"node1"}},"spec":{{"x":{revision}}}}}"#
+        );
+        site.etcd.put("nodes/node1", &node);
+    }
+    site.etcd.put("livemigrations/x", "{}");
+    site.etcd.put("nonsense", "\u{1}");
+    wait_until(
+        || site.source()["ignored"] == 3,
+        || format!("{:#}", site.host.status()),
+    );
+    site.etcd.delete("nonsense");
+    wait_until(
+        || site.source()["ignored"] == 2,
+        || format!("{:#}", site.host.status()),
+    );
     // A policy under the name that old clients gave it, without the annotation of new ones.
     let old = policy("old", 4002)
         .replace(r#""name":"old","#, r#""name":"default.old","#)

@@ -14,6 +14,8 @@ pub const KEYS: &str = "/calico/resources/v3/projectcalico.org/";
 pub struct Etcd {
     dir: PathBuf,
     child: Option<Child>,
+    /// Name and password with which etcdctl asks, `NAME:PASSWORD`.
+    pub user: Option<&'static str>,
 }
 
 impl Etcd {
@@ -23,6 +25,7 @@ impl Etcd {
         let mut etcd = Etcd {
             dir: dir.to_owned(),
             child: None,
+            user: None,
         };
         etcd.resume();
         etcd
@@ -73,6 +76,7 @@ impl Etcd {
         Command::new("etcdctl")
             .args(arguments)
             .env("ETCDCTL_API", "3")
+            .envs(self.user.map(|user| ("ETCDCTL_USER", user)))
             .stdin(Stdio::null())
             .output()
             .expect("etcdctl is installed (package etcd-client)")

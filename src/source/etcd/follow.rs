@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::news::{News, item};
 use super::pages::{MOST, Pages};
 use crate::etcd::keys::{self, CLUSTER_INFORMATION, RESOURCES};
 use crate::etcd::{Access, Client, EtcdError, KeyValue, Moment, Version, prefix_end};
@@ -19,64 +20,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const READY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the files with certificates are looked at.
 const FILES_PAUSE: Duration = Duration::from_secs(5);
+/// When files that could not be used are tried again, though they are the same.
+const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// The least number of keys that a list asks for at once.
 const SMALLEST: i64 = 10;
 /// News that wait to be taken.
 const QUEUE: usize = 2;
-
-/// What the task tells.
-#[derive(Debug)]
-pub enum News {
-    /// A complete list follows. One that began before and has not ended is void.
-    Listing,
-    /// The next part of the list.
-    Page(Part),
-    /// The list is complete: it was the state of this moment.
-    Listed(Moment),
-    /// Changes after the list.
-    Changes(Vec<Item>),
-    /// Nothing else happened up to this revision.
-    UpTo(i64),
-    /// Connected to this endpoint.
-    Connected(String),
-    /// Etcd cannot be followed now, because of this; tried again.
-    Away(String),
-    /// `datastoreReady` is false.
-    Paused,
-    /// What is or will soon be wrong with the certificates.
-    Warnings(Vec<String>),
-}
-
-/// A part of a list: all keys from where the last part ended.
-#[derive(Debug)]
-pub struct Part {
-    /// Sorted by key.
-    pub items: Vec<Item>,
-    /// The part ends before this key; none for the last part.
-    pub end: Option<Vec<u8>>,
-}
-
-/// News about one key.
-#[derive(Debug)]
-pub struct Item {
-    /// The key.
-    pub key: Vec<u8>,
-    /// What was found there.
-    pub value: Value,
-    /// By which revision it was written.
-    pub revision: i64,
-}
-
-/// What a key holds.
-#[derive(Debug)]
-pub enum Value {
-    /// This.
-    Is(Vec<u8>),
-    /// More than moat reads.
-    TooLarge,
-    /// Nothing any more.
-    Gone,
-}
 
 /// The task, which ends when this is dropped.
 #[derive(Debug)]
@@ -99,6 +48,7 @@ impl Follower {
             failures: Vec::new(),
             pause: PAUSE,
             files: Vec::new(),
+            refused: None,
             fresh: None,
             unusable: None,
             warned: Vec::new(),
@@ -167,6 +117,8 @@ struct Follow {
     failures: Vec<String>,
     pause: Duration,
     files: Vec<Version>,
+    /// Files that could not be used, and when they are tried again.
+    refused: Option<(Vec<Version>, Instant)>,
     /// A connection made with changed files, which is to take over.
     fresh: Option<Client>,
     /// Why changed files cannot be used, while a connection made with the old ones serves.
@@ -233,12 +185,23 @@ impl Follow {
     /// A connection to the endpoint whose turn it is, with files as they are now.
     async fn connect(&mut self) -> Result<Client, End> {
         self.files = self.access.versions();
-        self.unusable = None;
+        (self.unusable, self.refused) = (None, None);
         self.warn().await?;
+        Ok(self.connect_now().await?)
+    }
+
+    async fn connect_now(&mut self) -> Result<Client, EtcdError> {
         let endpoints = self.access.resolve().await?;
         self.count = endpoints.len();
         let url = &endpoints[self.turn % endpoints.len()];
-        Ok(Client::connect(&self.access, url).await?)
+        Client::connect(&self.access, url).await
+    }
+
+    /// A connection over which etcd answered: with TLS 1.3 a client learns only then whether its certificate was taken.
+    async fn try_out(&mut self) -> Result<Client, EtcdError> {
+        let mut client = self.connect_now().await?;
+        client.get(CLUSTER_INFORMATION.as_bytes()).await?;
+        Ok(client)
     }
 
     async fn warn(&mut self) -> Result<(), End> {
@@ -349,39 +312,28 @@ impl Follow {
     async fn look_at_files(&mut self) -> Result<(), End> {
         self.warn().await?;
         let versions = self.access.versions();
-        if versions == self.files {
+        let is_refused = |(refused, until): &(Vec<Version>, Instant)| {
+            *refused == versions && Instant::now() < *until
+        };
+        if versions == self.files || self.refused.as_ref().is_some_and(is_refused) {
             return Ok(());
         }
-        let endpoints = self.access.resolve().await?;
-        let url = &endpoints[self.turn % endpoints.len()];
-        match Client::connect(&self.access, url).await {
+        match self.try_out().await {
             Ok(client) => {
-                (self.files, self.unusable) = (versions, None);
+                (self.files, self.unusable, self.refused) = (versions, None, None);
                 // This very connection, since the files may be others already.
                 self.fresh = Some(client);
                 self.warn().await?;
                 Err(End::Again)
             }
             Err(error) => {
-                self.files = versions;
+                self.refused = Some((versions, Instant::now() + RETRY_PAUSE));
                 self.unusable = Some(format!(
                     "etcd: files with certificates or secrets changed, but cannot be used ({error}): the connection made with the old ones goes on"
                 ));
                 self.warn().await
             }
         }
-    }
-}
-
-fn item((kv, is_gone): (KeyValue, bool)) -> Item {
-    Item {
-        key: kv.key,
-        revision: kv.revision,
-        value: if is_gone {
-            Value::Gone
-        } else {
-            Value::Is(kv.value)
-        },
     }
 }
 

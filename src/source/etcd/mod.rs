@@ -4,11 +4,15 @@
 //! first what is there, then what is gone, and all of it at once. A list without any resource takes nothing away.
 
 mod follow;
+mod news;
 mod pages;
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
-pub use follow::{Follower, Item, News, Part, Value};
+pub use follow::Follower;
+pub use news::{Item, News, Part, Value};
 
 use super::{FileContent, FileUpdate, Stamp, refusal};
 use crate::etcd::keys::{self, RESOURCES};
@@ -21,6 +25,8 @@ pub const ETCD: &str = "etcd";
 pub const SCHEME: &str = "etcd:";
 /// Bytes of differences of a list that are kept until it is complete; more than that are told earlier.
 const MAX_PENDING: usize = 8 << 20;
+/// More keys that do not matter are not counted, so that they cost no memory.
+const MOST_IGNORED: usize = 100_000;
 /// How long somebody has to fill an emptied datastore again.
 const REFILL: Duration = Duration::from_secs(10);
 
@@ -40,8 +46,8 @@ pub struct EtcdSource {
     gone: Vec<String>,
     /// Resources in the list so far.
     listed: usize,
-    /// Keys that hold nothing that matters to policy, in the last list.
-    ignored: u64,
+    /// Hashes of the keys that hold nothing that matters to policy: each counts once, however often it is written.
+    ignored: HashSet<u64>,
     moment: Moment,
     contact: Option<SystemTime>,
     endpoint: Option<String>,
@@ -51,6 +57,7 @@ pub struct EtcdSource {
     /// The list had no resources although some are held.
     emptied: bool,
     warnings: Vec<String>,
+    hasher: RandomState,
 }
 
 impl EtcdSource {
@@ -65,7 +72,7 @@ impl EtcdSource {
             pending_bytes: 0,
             gone: Vec::new(),
             listed: 0,
-            ignored: 0,
+            ignored: HashSet::new(),
             moment: Moment::default(),
             contact: None,
             endpoint: None,
@@ -73,6 +80,7 @@ impl EtcdSource {
             paused: false,
             emptied: false,
             warnings: Vec::new(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -118,7 +126,7 @@ impl EtcdSource {
 
     /// Keys below Calico's resources that hold nothing that matters to policy.
     pub fn ignored(&self) -> u64 {
-        self.ignored
+        self.ignored.len() as u64
     }
 
     /// What is or will soon be wrong with certificates.
@@ -171,7 +179,8 @@ impl EtcdSource {
             News::Listing => {
                 self.void_list();
                 self.listing = Some(RESOURCES.into());
-                (self.listed, self.ignored) = (0, 0);
+                self.listed = 0;
+                self.ignored.clear();
             }
             News::Page(part) => return self.page(part, store),
             News::Listed(moment) => return self.finish(moment),
@@ -264,6 +273,8 @@ impl EtcdSource {
         }
         self.moment = moment;
         self.synced = true;
+        let (count, revision) = (self.listed, moment.revision);
+        tracing::info!("etcd: {count} resources were read, as of revision {revision}");
         updates.extend(gone.into_iter().map(removed));
         updates
     }
@@ -285,7 +296,13 @@ impl EtcdSource {
             .and_then(keys::parse)
             .is_some_and(|id| keys::matters(id.kind))
         {
-            self.ignored += u64::from(key != Some(keys::CLUSTER_INFORMATION));
+            if key != Some(keys::CLUSTER_INFORMATION) {
+                let hash = self.hasher.hash_one(&item.key);
+                match item.value {
+                    Value::Gone => self.ignored.remove(&hash),
+                    _ => self.ignored.len() < MOST_IGNORED && self.ignored.insert(hash),
+                };
+            }
             return None;
         }
         let content = match item.value {

@@ -1,6 +1,6 @@
 //! A list in parts, all of one revision.
 
-use super::follow::{Item, Part, Value};
+use super::news::{Item, Part, Value};
 use crate::etcd::{Client, EtcdError, KeyValue, Moment, Page, prefix_end};
 
 /// Keys of one part, unless they are large or the network is slow.
