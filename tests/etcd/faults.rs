@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use crate::cluster::{Cluster, MEMBERS};
 use crate::host::{Daemon, Host};
 use crate::prober::{FRIEND, PORTS, Prober, Wrong};
+use crate::scale::memory;
 use crate::{ENDPOINT, policy};
 
 /// A connection that is cut off silently is noticed by keepalives, which takes its time.
@@ -261,6 +262,8 @@ fn no_fault_of_a_cluster_makes_a_wrong_verdict() {
     // Everything is lost, and the daemon restarts meanwhile.
     MEMBERS.iter().for_each(|member| site.cluster.kill(*member));
     site.wait_problem(&daemon, "etcd cannot be followed");
+    let peak = memory(&daemon).0;
+    assert!(peak < 64, "{peak} MB");
     daemon.stop();
     daemon = site.host.start();
     site.wait_problem(&daemon, "the policy of the snapshot is in force");

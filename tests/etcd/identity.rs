@@ -89,19 +89,14 @@ impl Cluster {
         fs::rename(file("new.pem"), file("pem")).unwrap();
     }
 
-    /// A user, known by the certificate of that name, whose role may read and write keys with these prefixes.
+    /// A user, known by the certificate of that name, whose role may read and write keys with these prefixes; what does not end
+    /// with `/` is one key alone.
     pub fn user(&self, name: &str, rights: &[(&str, &str)]) {
         self.certificate(name, 365);
         self.ctl(&["role", "add", name]);
         for (right, prefix) in rights {
-            self.ctl(&[
-                "role",
-                "grant-permission",
-                name,
-                "--prefix=true",
-                right,
-                prefix,
-            ]);
+            let is_prefix = format!("--prefix={}", prefix.ends_with('/'));
+            self.ctl(&["role", "grant-permission", name, &is_prefix, right, prefix]);
         }
         self.ctl(&["user", "add", name, "--no-password"]);
         self.ctl(&["user", "grant-role", name, name]);

@@ -150,7 +150,7 @@ fn distribution(times: &mut [Duration]) -> String {
 }
 
 /// Memory of a daemon in MB: the most so far, and now.
-fn memory(daemon: &Daemon) -> (u64, u64) {
+pub fn memory(daemon: &Daemon) -> (u64, u64) {
     let text = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let of = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap();
@@ -210,11 +210,13 @@ fn fifty_thousand_endpoints_change_500_times_a_second() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let changes: usize = writer.runtime.block_on(churn.join_all()).iter().sum();
+    assert!(changes >= 60 * RATE * 95 / 100, "{changes}");
     site.converges(&daemon);
+    let after = memory(&daemon);
+    assert!(after.0 < 128, "{after:?}");
     println!(
-        "{COUNT} endpoints, {changes} changes in 60 s; put to kernel beside them, {}; memory in MB (peak, now) {before:?} before, {:?} after; {} packets, none judged wrongly",
+        "{COUNT} endpoints, {changes} changes in 60 s; put to kernel beside them, {}; memory in MB (peak, now) {before:?} before, {after:?} after; {} packets, none judged wrongly",
         distribution(&mut lags),
-        memory(&daemon),
         judge(&mut prober, &daemon)
     );
 }
@@ -240,10 +242,12 @@ fn a_keyspace_of_100_megabytes() {
     site.wait(&daemon, || site.is_synced());
     let listed = began.elapsed();
     site.converges(&daemon);
+    let after = memory(&daemon);
+    // A few times what the documents take, not many.
+    assert!(used.0 < 256 && after.0 < 384, "{used:?} {after:?}");
     println!(
-        "{} MB in {COUNT} sets: written and followed in {followed:?}, memory in MB (peak, now) {used:?}; listed after a start without snapshot in {listed:?}, {:?}; {} packets, none judged wrongly",
+        "{} MB in {COUNT} sets: written and followed in {followed:?}, memory in MB (peak, now) {used:?}; listed after a start without snapshot in {listed:?}, {after:?}; {} packets, none judged wrongly",
         size >> 20,
-        memory(&daemon),
         judge(&mut prober, &daemon)
     );
 }
@@ -269,6 +273,7 @@ fn all_members_are_lost_for_ten_minutes() {
     let healthy = began.elapsed();
     site.converges(&daemon);
     packets += judge(&mut prober, &daemon);
+    assert!(memory(&daemon).0 < 64, "{:?}", memory(&daemon));
     println!(
         "ten minutes without etcd: {packets} packets, none judged wrongly; members healthy after {healthy:?}, followed again after {:?}; memory in MB {:?}",
         began.elapsed(),

@@ -200,6 +200,16 @@ fn a_host_registers_itself() {
     wait_until(|| !site.get(key).contains("10.1.0.77"), || daemon.log());
     let after: serde_json::Value = serde_json::from_str(&site.get(key)).unwrap();
     assert_eq!(after["metadata"], made["metadata"]);
+    // It can write nobody else's, and writes nothing that it was not asked to.
+    let other = format!("{key}2");
+    for arguments in [&["put", &other, "x"][..], &["del", "--prefix", key]] {
+        assert!(
+            !site.cluster.try_as("h", arguments).status.success(),
+            "{arguments:?}"
+        );
+    }
+    let told = site.cluster.ctl(&["get", "--prefix", "/calico/felix/"]);
+    assert_eq!(told, "", "reportingInterval is 0");
 }
 
 #[test]
