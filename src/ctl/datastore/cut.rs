@@ -97,7 +97,38 @@ fn reaches(db: &Db, all: &Resources, host: &str, address: &SocketAddr) -> bool {
     !resources.iter().filter(of_host).any(is_denied)
 }
 
-/// Endpoints of both that lose their only allow rules, in words.
+/// A direction as an endpoint sees it, and what it is called.
+#[derive(Clone, Copy)]
+enum Direction {
+    Ingress,
+    Egress,
+}
+
+impl Direction {
+    fn name(self) -> &'static str {
+        match self {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        }
+    }
+
+    fn of_profile(self, profile: &Profile) -> &[Rule] {
+        match self {
+            Direction::Ingress => &profile.ingress,
+            Direction::Egress => &profile.egress,
+        }
+    }
+
+    /// The rules of a policy, if it applies to this direction.
+    fn of_policy(self, policy: &Policy) -> Option<&[Rule]> {
+        match self {
+            Direction::Ingress => policy.applies_ingress.then_some(&policy.ingress),
+            Direction::Egress => policy.applies_egress.then_some(&policy.egress),
+        }
+    }
+}
+
+/// Endpoints of both that lose their only allow rules of a direction, in words.
 fn cut(before: &Resources, after: &Resources) -> Vec<String> {
     let mut warnings = Vec::new();
     for (id, old) in before {
@@ -105,18 +136,26 @@ fn cut(before: &Resources, after: &Resources) -> Vec<String> {
         let (Spec::HostEndpoint(was), Spec::HostEndpoint(will)) = (&old.spec, &new.spec) else {
             continue;
         };
-        if is_reachable(old, was, before) && !is_reachable(new, will, after) {
-            warnings.push(format!(
-                "{id} on {} loses its only ingress rules that allow anything: only failsafe ports stay open there",
-                will.node
-            ));
+        for direction in [Direction::Ingress, Direction::Egress] {
+            if is_open(direction, old, was, before) && !is_open(direction, new, will, after) {
+                warnings.push(format!(
+                    "{id} on {} loses its only {} rules that allow anything: only failsafe ports stay open there",
+                    will.node,
+                    direction.name()
+                ));
+            }
         }
     }
     warnings
 }
 
-/// Whether any rule that applies allows ingress: a policy's, or a profile's where no policy applies.
-fn is_reachable(resource: &Resource, endpoint: &HostEndpoint, all: &Resources) -> bool {
+/// Whether any rule that applies allows something: a policy's, or a profile's where no policy applies.
+fn is_open(
+    direction: Direction,
+    resource: &Resource,
+    endpoint: &HostEndpoint,
+    all: &Resources,
+) -> bool {
     let profile = |name: &String| match &all.get(&profile_id(name))?.spec {
         Spec::Profile(profile) => Some(Arc::clone(profile)),
         _ => None,
@@ -127,24 +166,18 @@ fn is_reachable(resource: &Resource, endpoint: &HostEndpoint, all: &Resources) -
         labels.extend(profile.labels.clone());
     }
     labels.extend(resource.meta.labels.clone());
-    let applies = |other: &&Resource| match &other.spec {
-        Spec::Policy(policy) => policy.applies_ingress && policy.selector.matches(&labels),
-        _ => false,
+    let rules = |other: &'_ Resource| match &other.spec {
+        Spec::Policy(policy) if policy.selector.matches(&labels) => {
+            direction.of_policy(policy).map(allows)
+        }
+        _ => None,
     };
-    let policies: Vec<&Resource> = all.values().filter(applies).collect();
+    let policies: Vec<bool> = all.values().filter_map(rules).collect();
     if policies.is_empty() {
         let is_open = endpoint.profiles.iter().any(|name| name == ALLOW_ALL);
-        return is_open || profiles.iter().any(|profile| allows(&profile.ingress));
+        return is_open || profiles.iter().any(|p| allows(direction.of_profile(p)));
     }
-    let rules = |resource: &&Resource| match &resource.spec {
-        Spec::Policy(policy) => allows_ingress(policy),
-        _ => false,
-    };
-    policies.iter().any(rules)
-}
-
-fn allows_ingress(policy: &Policy) -> bool {
-    allows(&policy.ingress)
+    policies.contains(&true)
 }
 
 /// What is passed on may be allowed by what follows.
@@ -207,6 +240,29 @@ mod tests {
     }
 
     #[test]
+    fn the_last_allow_rule_of_egress() {
+        let out = |name: &str, action: &str| {
+            policy(
+                name,
+                &format!("selector: all(), egress: [{{action: {action}}}]"),
+            )
+            .replace("types: [Ingress]", "types: [Egress]")
+        };
+        let both = world(&format!(
+            "{ENDPOINT}{}{}",
+            out("a", "Allow"),
+            out("d", "Deny")
+        ));
+        let less = world(&format!("{ENDPOINT}{}", out("d", "Deny")));
+        let said = cut(&both, &less);
+        assert!(
+            said.len() == 1 && said[0].contains("only egress rules"),
+            "{said:?}"
+        );
+        assert!(cut(&less, &both).is_empty());
+    }
+
+    #[test]
     fn profiles_count_until_a_policy_applies() {
         let endpoint = ENDPOINT.replace(
             "interfaceName",
@@ -215,6 +271,9 @@ mod tests {
         let open = world(&endpoint);
         let deny = policy("d", "selector: all(), ingress: [{action: Deny}]");
         assert_eq!(cut(&open, &world(&format!("{endpoint}{deny}"))).len(), 1);
+        let both_ways = deny.replace("[Ingress]", "[Ingress, Egress]");
+        let said = cut(&open, &world(&format!("{endpoint}{both_ways}")));
+        assert_eq!(said.len(), 2, "{said:?}");
         assert!(
             cut(
                 &open,
