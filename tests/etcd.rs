@@ -3,6 +3,8 @@
 
 #[path = "etcd/addresses.rs"]
 mod addresses;
+#[path = "etcd/boot.rs"]
+mod boot;
 #[path = "etcd/calicoctl.rs"]
 mod calicoctl;
 #[path = "etcd/cluster.rs"]

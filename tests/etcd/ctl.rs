@@ -331,6 +331,26 @@ fn calicoctls_file_of_a_cluster_is_not_in_the_way() {
         code == Some(1) && said.contains("etcdEndpoints is missing"),
         "{said}"
     );
+    // Where moat's own file is, calicoctl's is not looked at.
+    let script = "mount -t tmpfs none /etc && mkdir /etc/calico /etc/moat && echo nonsense > /etc/calico/calicoctl.cfg && printf '%s' \"$1\" > /etc/moat/moatctl.toml && exec \"$2\" --socket \"$3\" get hep";
+    for (own, code, text) in [
+        (
+            "datastoreType = \"etcdv3\"\netcdEndpoints = \"http://127.0.0.1:2379\"",
+            0,
+            "NAME",
+        ),
+        ("datastoreType = \"none\"", 69, "is moatd running?"),
+    ] {
+        let done = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "sh", own, MOATCTL, &socket])
+            .output()
+            .unwrap();
+        let said = format!("{done:?}");
+        assert!(
+            done.status.code() == Some(code) && said.contains(text),
+            "{said}"
+        );
+    }
     // It goes before the environment, as for calicoctl.
     let nowhere = "http://127.0.0.1:1";
     let (code, said) = get(r#"etcdEndpoints: "http://127.0.0.1:2379""#, nowhere);

@@ -37,10 +37,8 @@ pub fn find(global: &Global) -> Result<Option<Access>, Failure> {
         return found.ok_or_else(|| wrong(file, text)).map(Some);
     }
     let (own, theirs) = (Path::new(MOATCTL), Path::new(CALICOCTL));
-    if own.exists()
-        && let Some(access) = of_settings(global, Some(own))?
-    {
-        return Ok(Some(access));
+    if own.exists() {
+        return of_settings(global, Some(own));
     }
     // As for calicoctl, the file goes before the environment. It is the administrator's, the settings of moatd are the host's.
     if theirs.exists()
