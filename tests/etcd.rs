@@ -23,6 +23,8 @@ mod feed;
 mod golden;
 #[path = "common/host.rs"]
 mod host;
+#[path = "etcd/hostile.rs"]
+mod hostile;
 #[path = "etcd/identity.rs"]
 mod identity;
 #[path = "etcd/moves.rs"]

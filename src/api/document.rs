@@ -80,3 +80,28 @@ impl<'de> Deserialize<'de> for Document {
         Box::<RawValue>::deserialize(deserializer).map(|raw| Document(raw.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::parse_value;
+
+    #[test]
+    fn a_value_that_json_cannot_hold_is_an_error() {
+        let key: std::sync::Arc<str> = "key".into();
+        for text in [
+            "[".repeat(300) + &"]".repeat(300),
+            "1e999".to_owned(),
+            r#"{"kind":"Tier","a":1e999}"#.to_owned(),
+        ] {
+            let document: Document = serde_json::from_str(&text).unwrap();
+            let parsed = parse_value(&key, &document);
+            assert!(parsed.resources.is_empty() && parsed.has_errors(), "{text}");
+            assert!(
+                parsed.issues[0].message.starts_with("cannot be read: "),
+                "{:?}",
+                parsed.issues
+            );
+        }
+    }
+}

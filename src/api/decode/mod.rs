@@ -144,10 +144,14 @@ fn stored(document: &Document, origin: &Origin, lines: &RuleLines) -> Parsed {
     let value;
     let mut node = match json::tree(document.text(), 0, None) {
         Some(node) => node,
-        None => {
-            value = document.value();
-            Node::from_json(&value)
-        }
+        None => match serde_json::from_str(document.text()) {
+            Ok(read) => {
+                value = read;
+                Node::from_json(&value)
+            }
+            // Too deep, or a number that is too large: the text was looked at, but not into.
+            Err(error) => return unreadable(origin, &error),
+        },
     };
     node.line = origin.line;
     set_rule_lines(&mut node, lines);
@@ -160,6 +164,24 @@ fn stored(document: &Document, origin: &Origin, lines: &RuleLines) -> Parsed {
     Parsed {
         resources: resource.filter(|_| is_valid).into_iter().collect(),
         issues: sink.finish(),
+    }
+}
+
+fn unreadable(origin: &Origin, error: &serde_json::Error) -> Parsed {
+    let issue = Issue {
+        severity: Severity::Error,
+        file: origin.file.to_string(),
+        line: origin.line,
+        column: origin.line.min(1),
+        object: None,
+        path: String::new(),
+        value: None,
+        message: format!("cannot be read: {error}"),
+        help: Some("what was in force before stays until it is mended".to_owned()),
+    };
+    Parsed {
+        resources: Vec::new(),
+        issues: vec![issue],
     }
 }
 
