@@ -59,14 +59,7 @@ impl Site {
                 "--listen-peer-urls",
                 "http://127.0.0.1:2380",
             ])
-            // Nothing here must survive the machine.
-            .args([
-                "--unsafe-no-fsync",
-                "--logger",
-                "zap",
-                "--log-level",
-                "error",
-            ])
+            .args(["--logger", "zap", "--log-level", "error"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();

@@ -52,6 +52,9 @@ fn nothing_of_a_patch_is_lost_without_a_word() {
         site.run(&["patch", "hep", "web1", "-p", patch])
             .says(1, why);
     }
+    site.run(&["label", "hep", "web1", "a=b", "--dry-run"])
+        .says(0, "nothing was written");
+    assert!(!site.raw("hostendpoints/web1").contains("\"a\""));
     // Into a tier that is not there.
     site.run_on(POLICY, &["apply", "-f", "-"])
         .says(0, "Successfully");

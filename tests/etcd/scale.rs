@@ -1,5 +1,5 @@
 //! Large keyspaces, many changes and a long outage, while packets are sent all the time: none is judged wrongly. They take minutes and print
-//! figures: `cargo test --test etcd -- --ignored --nocapture --test-threads 1`.
+//! figures: `cargo test --test etcd -- --ignored --nocapture --test-threads 1 scale`.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -181,7 +181,7 @@ fn judge(prober: &mut Prober, daemon: &Daemon) -> usize {
 }
 
 #[test]
-#[ignore = "takes three minutes"]
+#[ignore = "takes three minutes: tests/run"]
 fn fifty_thousand_endpoints_change_500_times_a_second() {
     const COUNT: usize = 50_000;
     const RATE: usize = 500;
@@ -222,7 +222,7 @@ fn fifty_thousand_endpoints_change_500_times_a_second() {
 }
 
 #[test]
-#[ignore = "takes two minutes"]
+#[ignore = "takes two minutes: tests/run"]
 fn a_keyspace_of_100_megabytes() {
     const COUNT: usize = 2300;
     let (mut site, daemon, mut prober) = begin();
@@ -253,7 +253,7 @@ fn a_keyspace_of_100_megabytes() {
 }
 
 #[test]
-#[ignore = "takes eleven minutes"]
+#[ignore = "takes eleven minutes: tests/run"]
 fn all_members_are_lost_for_ten_minutes() {
     let (mut site, daemon, mut prober) = begin();
     MEMBERS.iter().for_each(|member| site.cluster.kill(*member));

@@ -87,9 +87,9 @@ impl Delete {
         writable(id, "Delete")?;
         let Some(before) = db.find(id)? else {
             if id.kind == Kind::Node && !self.dry_run {
-                // What is left of one that somebody else deleted.
+                // What is left of one that somebody else deleted. Its endpoints stay: they may be those of a host that has
+                // never been a Node, and without them it would be open.
                 release_addresses_of(db, &id.name, &Value::Null)?;
-                remove_dependents(db, &id.name)?;
             }
             return match self.skip_not_exists {
                 true => Ok(()),

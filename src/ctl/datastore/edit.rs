@@ -86,6 +86,9 @@ pub struct Label {
     /// Remove the label
     #[arg(long)]
     remove: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Label {
@@ -110,14 +113,14 @@ impl Label {
             return Err(Failure::new(EX_NO, text));
         }
         let mut done = "set";
-        update(&mut db, &id, false, |document| {
+        update(&mut db, &id, self.dry_run, |document| {
             done = self.change(document, key, value)?;
             Ok(())
         })?;
         let place = if done == "removed" { "from" } else { "on" };
         let (kind, name) = (&self.kind, &self.name);
         let text = format!("Successfully {done} label {key} {place} {kind} {name}");
-        said(global.output, &text)?;
+        said(global.output, &(text + note(self.dry_run)))?;
         Ok(EX_OK)
     }
 
