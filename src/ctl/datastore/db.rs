@@ -128,7 +128,7 @@ impl Db {
 
     /// What holds where neither a version nor a policy tells, as in an empty datastore.
     pub fn prefer_old_names(&mut self, old: bool) {
-        self.old_fallback = old;
+        (self.old_fallback, self.old_names) = (old, None);
     }
 
     fn holds_old_names(&mut self) -> Result<bool, Failure> {

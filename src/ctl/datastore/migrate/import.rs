@@ -32,11 +32,14 @@ pub fn run(db: &mut Db, filename: &Path) -> Outcome {
         let value = &export.information["spec"][field];
         fields.extend(value.is_string().then(|| (field, value.clone())));
     }
-    change(db, &fields)?;
-    output::print_text("Datastore locked.")?;
     let is_policy = |r: &&Resource| document::is_policy(r.id.kind);
     let mut policies = export.resources.iter().filter(is_policy);
-    db.prefer_old_names(policies.any(|p| p.raw.value()["spec"]["tier"].is_null()));
+    let is_old = policies.any(|p| p.raw.value()["spec"]["tier"].is_null());
+    db.prefer_old_names(is_old);
+    change(db, &fields)?;
+    output::print_text("Datastore locked.")?;
+    // Now the datastore may say it itself.
+    db.prefer_old_names(is_old);
     let mut progress = Progress::new("resources written", Some(export.resources.len()));
     for (count, resource) in export.resources.iter().enumerate() {
         progress.done(count);
