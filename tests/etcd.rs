@@ -15,6 +15,8 @@ mod ctl;
 mod cut_off;
 #[path = "etcd/discovery.rs"]
 mod discovery;
+#[path = "etcd/emptied.rs"]
+mod emptied;
 #[path = "etcd/faults.rs"]
 mod faults;
 #[path = "common/feed.rs"]
@@ -393,7 +395,7 @@ fn a_restored_backup_is_taken_over_and_an_empty_etcd_is_not() {
     site.etcd.kill();
     site.etcd.wipe();
     site.etcd.resume();
-    site.wait_problem("etcd holds no resource at all");
+    site.wait_problem("etcd holds no resource any more");
     assert!(site.has(4001));
 }
 

@@ -21,6 +21,7 @@ struct Reading<'a> {
     env: &'a [(String, String)],
     layer: Layer,
     errors: Vec<ConfigError>,
+    is_kubernetes: bool,
 }
 
 /// The settings of the environment. Endpoints alone say that it is etcd, unless that is said already.
@@ -29,13 +30,15 @@ pub(super) fn layer(env: &[(String, String)], is_etcd: bool) -> (Layer, Vec<Conf
         env,
         layer: Layer::default(),
         errors: Vec::new(),
+        is_kubernetes: false,
     };
     for (setting, names) in NAMES {
         reading.read(setting, names);
     }
     reading.read_address();
     let endpoints = reading.layer.origin("etcdEndpoints");
-    let is_etcd = is_etcd || reading.layer.text("datastoreType") == Some("etcdv3");
+    let is_etcd =
+        is_etcd || reading.is_kubernetes || reading.layer.text("datastoreType") == Some("etcdv3");
     if let (false, Some(origin)) = (is_etcd, endpoints) {
         reading.set("datastoreType", "etcdv3".to_owned(), origin);
     }
@@ -66,9 +69,10 @@ impl Reading<'_> {
         let Some((origin, value)) = names.iter().find_map(|name| self.variable(name)) else {
             return;
         };
-        // Another program's choice, which is no reason not to start.
-        if !value.eq_ignore_ascii_case("kubernetes") {
-            self.set(setting, value, origin);
+        // Another program's choice, which is no reason not to start, but to leave its etcd alone.
+        match value.eq_ignore_ascii_case("kubernetes") {
+            true => self.is_kubernetes = true,
+            false => self.set(setting, value, origin),
         }
     }
 
@@ -135,5 +139,7 @@ mod tests {
         let both = of(&[address, list]);
         assert!(both.contains("e2") && !both.contains("e1"), "{both}");
         assert!(!of(&[("DATASTORE_TYPE", "kubernetes"), ("ETCD_ENDPOINTS", "")]).contains("etcd"));
+        let both = of(&[("DATASTORE_TYPE", "kubernetes"), list]);
+        assert!(!both.contains("datastoreType"), "{both}");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::contact::Contact;
 use super::engine::Touched;
@@ -215,7 +216,11 @@ impl Daemon<'_> {
         };
         let settings = &self.parts.loaded.settings;
         let alive = Alive {
-            interval: settings.reporting_interval,
+            interval: match settings.reporting_interval {
+                Duration::ZERO => Duration::ZERO,
+                // Felix knows whole seconds.
+                interval => interval.max(Duration::from_secs(1)),
+            },
             ttl: settings.reporting_ttl,
         };
         // A datastore that is locked is being moved: what is written then would be lost.

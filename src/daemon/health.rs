@@ -1,5 +1,7 @@
 //! What is wrong, and who is told of it: status, log, systemd, metrics.
 
+use std::collections::HashSet;
+
 use super::metrics::Reading;
 use super::notify;
 use super::report::{Degraded, Event, Happening, State};
@@ -70,7 +72,8 @@ impl Daemon<'_> {
     /// Says each new problem once, and when all are solved.
     pub(super) fn log_problems(&mut self) {
         let degraded = self.degraded();
-        for problem in degraded.iter().filter(|p| !self.reported.contains(p)) {
+        let reported: HashSet<&Degraded> = self.reported.iter().collect();
+        for problem in degraded.iter().filter(|p| !reported.contains(p)) {
             tracing::error!(
                 source = problem.place,
                 policy = problem.object,

@@ -87,9 +87,21 @@ fn filter_from(level: LevelFilter, variable: &str) -> Result<EnvFilter, ParseErr
     } else {
         variable.to_owned()
     };
-    let cap = level.min(LevelFilter::WARN);
-    let caps =
-        ["netlink_proto", "netlink_packet_route", "rtnetlink"].map(|name| format!("{name}={cap}"));
+    let (warnings, events) = (level.min(LevelFilter::WARN), level.min(LevelFilter::DEBUG));
+    let caps = [
+        ("netlink_proto", warnings),
+        ("netlink_packet_route", warnings),
+        ("rtnetlink", warnings),
+        // To write a line wakes up what would log that it was woken up.
+        ("tokio", events),
+        ("mio", events),
+        ("h2", events),
+        ("hyper", events),
+        ("hyper_util", events),
+        ("tonic", events),
+        ("tower", events),
+    ]
+    .map(|(name, cap)| format!("{name}={cap}"));
     EnvFilter::builder().parse(format!("{},{wanted}", caps.join(",")))
 }
 

@@ -18,7 +18,7 @@ pub enum State {
 }
 
 /// One reason for being degraded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Degraded {
     /// What is wrong and what moat does instead.
     pub reason: String,

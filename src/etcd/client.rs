@@ -106,16 +106,27 @@ impl Client {
     /// Connects to the first endpoint that answers.
     ///
     /// # Errors
-    /// Why none did, one line each.
+    /// Why none did, one after the other.
     pub async fn connect_any(access: &Access) -> Result<Client, EtcdError> {
+        Client::connect_from(access, 0).await
+    }
+
+    /// As [`Client::connect_any`], beginning with the endpoint of that number.
+    ///
+    /// # Errors
+    /// Why none did, one after the other.
+    pub async fn connect_from(access: &Access, turn: usize) -> Result<Client, EtcdError> {
         let mut errors = Vec::new();
-        for url in access.resolve().await? {
+        let mut urls = access.resolve().await?;
+        let first = turn % urls.len().max(1);
+        urls.rotate_left(first);
+        for url in urls {
             match Client::connect(access, &url).await {
                 Ok(client) => return Ok(client),
                 Err(error) => errors.push(error.to_string()),
             }
         }
-        Err(EtcdError::Local(errors.join("\n")))
+        Err(EtcdError::Local(errors.join("; ")))
     }
 
     /// The URL.

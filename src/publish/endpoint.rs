@@ -12,6 +12,8 @@ use crate::etcd::{document, keys, shape};
 /// Says who made an endpoint, as Calico's own automatic endpoints say.
 const CREATED_BY: &str = "projectcalico.org/created-by";
 const US: &str = "moat";
+/// An annotation with the names of the labels that are of the settings, so that they go when they are no longer there.
+const OWN_LABELS: &str = "moat/labels";
 /// Until a policy selects the endpoint, everything is allowed.
 const PROFILE: &str = "projectcalico-default-allow";
 
@@ -49,24 +51,31 @@ impl Registration {
     /// # Errors
     /// The one that is there was made by somebody else.
     pub fn document(&self, host: &str, before: Option<&Value>) -> Result<Option<Value>, String> {
-        let mut labels = json!({});
-        if let Some(before) = before {
-            if before["metadata"]["labels"][CREATED_BY] != US {
-                return Err(format!(
-                    "HostEndpoint {host} exists and was not made by moat: it stays as it is (registerHostEndpoint)"
-                ));
-            }
-            labels = before["metadata"]["labels"].clone();
+        if before.is_some_and(|before| before["metadata"]["labels"][CREATED_BY] != US) {
+            return Err(format!(
+                "HostEndpoint {host} exists and was not made by moat: it stays as it is (registerHostEndpoint)"
+            ));
         }
-        labels[CREATED_BY] = US.into();
+        let held = |field: &str| {
+            let map = before.and_then(|b| b["metadata"][field].as_object());
+            map.cloned().unwrap_or_default()
+        };
+        let (mut labels, mut annotations) = (held("labels"), held("annotations"));
+        let own = annotations
+            .get(OWN_LABELS)
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        labels.retain(|name, _| !own.split(',').any(|own| own == name));
+        labels.insert(CREATED_BY.into(), US.into());
         for (key, value) in &self.labels {
-            labels[key] = value.as_str().into();
+            labels.insert(key.clone(), value.as_str().into());
         }
+        let own: Vec<&str> = self.labels.keys().map(String::as_str).collect();
+        annotations.insert(OWN_LABELS.into(), own.join(",").into());
+        let (labels, annotations) = (shape::sorted(&labels), shape::sorted(&annotations));
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
-        let mut spec = before.map_or_else(
-            || json!({"node": host, "interfaceName": "*"}),
-            |b| b["spec"].clone(),
-        );
+        let spec = before.map(|b| b["spec"].clone()).filter(Value::is_object);
+        let mut spec = spec.unwrap_or_else(|| json!({"node": host, "interfaceName": "*"}));
         spec["expectedIPs"] = json!(addresses);
         if before.is_none() {
             spec["profiles"] = json!([PROFILE]);
@@ -75,12 +84,13 @@ impl Registration {
         if let Some(before) = before
             && before["spec"] == spec
             && before["metadata"]["labels"] == labels
+            && before["metadata"]["annotations"] == annotations
         {
             return Ok(None);
         }
         let given = json!({
             "kind": "HostEndpoint", "apiVersion": "projectcalico.org/v3",
-            "metadata": {"name": host, "labels": labels}, "spec": spec,
+            "metadata": {"name": host, "labels": labels, "annotations": annotations}, "spec": spec,
         });
         let parsed = api::parse_bytes("registerHostEndpoint", given.to_string().as_bytes());
         match parsed.resources.first() {
@@ -185,6 +195,36 @@ mod tests {
         assert_eq!(made["spec"].get("profiles"), None);
         assert_eq!(made["spec"]["expectedIPs"], json!(["10.0.0.5", "fd00::5"]));
         assert_eq!(made["metadata"]["uid"], held["metadata"]["uid"]);
+        // A label that the settings no longer have goes, and only such a one.
+        let less = registration(&[])
+            .document("h1", Some(&made))
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            less["metadata"]["labels"],
+            json!({"projectcalico.org/created-by": "moat", "zone": "a"})
+        );
+    }
+
+    #[test]
+    fn one_that_is_nonsense_is_made_anew() {
+        let held = json!({"kind": "HostEndpoint", "metadata": {"name": "h1", "labels": {CREATED_BY: US}}, "spec": "x"});
+        let made = registration(&[])
+            .document("h1", Some(&held))
+            .unwrap()
+            .unwrap();
+        assert_eq!(made["spec"]["interfaceName"], "*");
+        for held in [
+            json!("x"),
+            json!([]),
+            json!({"metadata": 1}),
+            json!({"metadata": {"labels": []}}),
+        ] {
+            assert!(
+                registration(&[]).document("h1", Some(&held)).is_err(),
+                "{held}"
+            );
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often what is stored is compared with what is to be told, because somebody else may have changed it.
 const COMPARE: Duration = Duration::from_secs(60);
+/// As often where the host registers itself: without its endpoint no policy applies to it.
+const COMPARE_OWN: Duration = Duration::from_secs(5);
 /// States of endpoints read at once; a host has few.
 const MOST: i64 = 1000;
 
@@ -31,6 +33,8 @@ pub struct Task {
     compare_at: Instant,
     alive_at: Instant,
     is_first: bool,
+    /// Which endpoint is next.
+    turn: usize,
 }
 
 impl Task {
@@ -50,6 +54,7 @@ impl Task {
             compare_at: now,
             alive_at: now,
             is_first: true,
+            turn: 0,
         }
     }
 
@@ -67,14 +72,16 @@ impl Task {
             let text = format!("this host's state is not written to the datastore: {error}");
             self.problems.send_replace(vec![text]);
             self.stored = None;
+            // One that takes connections and does not answer must not be in the way of the others.
+            self.turn += 1;
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
     async fn session(&mut self, pause: &mut Duration) -> Result<Infallible, EtcdError> {
-        let mut client = Client::connect_any(&self.access).await?;
-        let versions = self.access.versions();
+        let mut versions = self.access.versions();
+        let mut client = Client::connect_from(&self.access, self.turn).await?;
         loop {
             let problems = self.write(&mut client).await?;
             if problems.is_empty() {
@@ -92,8 +99,10 @@ impl Task {
                 },
                 () = sleep_until(self.compare_at.min(self.alive_at)) => {}
             }
-            if self.access.versions() != versions {
-                client = Client::connect_any(&self.access).await?;
+            let now = self.access.versions();
+            if now != versions {
+                client = Client::connect_from(&self.access, self.turn).await?;
+                versions = now;
             }
         }
     }
@@ -103,7 +112,9 @@ impl Task {
         let wish = self.wishes.borrow_and_update().clone();
         let is_comparing = self.compare_at <= Instant::now();
         if is_comparing {
-            self.compare_at = Instant::now() + COMPARE;
+            let registers = wish.registration.is_some();
+            let pause = if registers { COMPARE_OWN } else { COMPARE };
+            self.compare_at = Instant::now() + pause;
             self.stored = None;
         }
         let parts = [

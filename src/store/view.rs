@@ -123,7 +123,8 @@ impl Store {
             path: path.into(),
             source: "".into(),
         };
-        let files = self.by_key.range(bound(from)..bound(end));
+        // Keys that are no text change their order when they become text.
+        let files = self.by_key.range(bound(from)..bound(end.max(from)));
         let of_source = move |(key, _): &(&FileKey, &u32)| &*key.source == source;
         files
             .filter(of_source)

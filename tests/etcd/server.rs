@@ -101,7 +101,12 @@ impl Etcd {
 
     /// Writes a resource that is too long for a command line, by etcd's HTTP.
     pub fn put_long(&self, key: &str, value: &[u8]) {
-        let (key, value) = (base64(format!("{KEYS}{key}").as_bytes()), base64(value));
+        self.put_raw(format!("{KEYS}{key}").as_bytes(), value);
+    }
+
+    /// Writes any key.
+    pub fn put_raw(&self, key: &[u8], value: &[u8]) {
+        let (key, value) = (base64(key), base64(value));
         let body = format!(r#"{{"key":"{key}","value":"{value}"}}"#);
         let mut stream = TcpStream::connect("127.0.0.1:2379").unwrap();
         let head = format!(

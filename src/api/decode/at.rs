@@ -191,6 +191,19 @@ pub struct Fields<'a> {
     asked: RefCell<Vec<&'static str>>,
 }
 
+/// So many times what may be written today is taken from a datastore, where old clients of Calico stored more.
+const STORED: usize = 16;
+
+impl At<'_> {
+    /// The most that there may be of something, where this is the most that may be written.
+    pub fn most(&self, max: usize) -> usize {
+        match self.sink.is_stored() {
+            true => max * STORED,
+            false => max,
+        }
+    }
+}
+
 impl<'a> Fields<'a> {
     /// The fields of that node; an error when it is no mapping.
     pub fn of(at: &At<'a>) -> Option<Fields<'a>> {
@@ -266,6 +279,7 @@ impl<'a> Fields<'a> {
         let Some(items) = at.items() else {
             return Vec::new();
         };
+        let max = at.most(max);
         if items.len() > max {
             at.complain(format!(
                 "has {} items, at most {max} are allowed",

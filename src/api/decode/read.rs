@@ -204,7 +204,7 @@ fn net_message(text: &str, error: &str) -> String {
 pub fn selector(at: &At<'_>) -> Option<Selector> {
     let text = borrowed(at)?;
     let length = text.chars().count();
-    if length > MAX_SELECTOR {
+    if length > at.most(MAX_SELECTOR) {
         return at.error(format!(
             "is {length} characters long, at most {MAX_SELECTOR} are allowed"
         ));

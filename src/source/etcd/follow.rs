@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::news::{News, item};
+use super::news::{Item, News, Value, item};
 use super::pages::{MOST, Pages};
 use crate::etcd::keys::{self, CLUSTER_INFORMATION, RESOURCES};
 use crate::etcd::{Access, Client, EtcdError, KeyValue, Moment, Version, prefix_end};
@@ -20,6 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const READY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the files with certificates are looked at.
 const FILES_PAUSE: Duration = Duration::from_secs(5);
+/// How long a connection with changed files may take.
+const TRY_OUT: Duration = Duration::from_secs(3);
 /// When files that could not be used are tried again, though they are the same.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// The least number of keys that a list asks for at once.
@@ -42,6 +44,7 @@ impl Follower {
             access,
             sender,
             position: None,
+            last: None,
             turn: chance() % 1000,
             count: 1,
             most: MOST,
@@ -107,6 +110,8 @@ struct Follow {
     sender: mpsc::Sender<News>,
     /// Up to where everything was told; none when a list is due.
     position: Option<Moment>,
+    /// The newest value that was told, and its revision.
+    last: Option<(Vec<u8>, i64)>,
     /// Which endpoint is next.
     turn: usize,
     /// How many endpoints there are.
@@ -172,11 +177,12 @@ impl Follow {
             None => self.connect().await?,
         };
         self.wait_ready(&mut client).await?;
-        self.tell(News::Connected(client.endpoint().to_owned()))
-            .await?;
         if self.position.is_none() {
             self.list(&mut client).await?;
         }
+        // Until now what etcd holds may be anything.
+        self.tell(News::Connected(client.endpoint().to_owned()))
+            .await?;
         self.pause = PAUSE;
         self.failures.clear();
         self.watch(&mut client).await
@@ -225,6 +231,13 @@ impl Follow {
                     && before.term <= now.term
             };
             self.position = self.position.filter(|before| goes_on(*before));
+            if !self.is_same_history(client).await? {
+                self.position = None;
+            }
+            if let Some(position) = &mut self.position {
+                // A restored backup begins with the first term again.
+                position.term = now.term;
+            }
             if found.is_none_or(|found| is_ready(&found.value)) {
                 return Ok(());
             }
@@ -235,12 +248,50 @@ impl Follow {
         }
     }
 
+    /// Whether etcd knows the last change that was told here: after a backup was restored, other changes may have its revision.
+    async fn is_same_history(&self, client: &mut Client) -> Result<bool, End> {
+        let Some((key, revision)) = self.last.as_ref().filter(|_| self.position.is_some()) else {
+            return Ok(true);
+        };
+        let end = [&key[..], b"\0"].concat();
+        match client.range(key, &end, 1, *revision).await {
+            Ok(page) => Ok(page
+                .items
+                .first()
+                .is_some_and(|kv| kv.revision == *revision)),
+            // Its history does not reach back so far, so that it tells nothing.
+            Err(EtcdError::Compacted) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Notes the newest of these values.
+    fn note_last(&mut self, items: &[Item]) {
+        let written = items
+            .iter()
+            .filter(|item| !matches!(item.value, Value::Gone));
+        let Some(newest) = written.max_by_key(|item| item.revision) else {
+            return;
+        };
+        if self
+            .last
+            .as_ref()
+            .is_none_or(|(_, revision)| *revision < newest.revision)
+        {
+            self.last = Some((newest.key.clone(), newest.revision));
+        }
+    }
+
     async fn list(&mut self, client: &mut Client) -> Result<(), End> {
         self.tell(News::Listing).await?;
+        self.last = None;
         let mut pages = Pages::new(RESOURCES.as_bytes(), self.most);
         loop {
             match pages.next(client).await {
-                Ok(Some(part)) => self.tell(News::Page(part)).await?,
+                Ok(Some(part)) => {
+                    self.note_last(&part.items);
+                    self.tell(News::Page(part)).await?;
+                }
                 Ok(None) => break,
                 Err(error) => {
                     // Over a slow network smaller parts arrive in time.
@@ -294,7 +345,8 @@ impl Follow {
         };
         let is_paused = changes.iter().any(is_pause);
         if !changes.is_empty() {
-            let items = changes.into_iter().map(item).collect();
+            let items: Vec<Item> = changes.into_iter().map(item).collect();
+            self.note_last(&items);
             self.tell(News::Changes(items)).await?;
         }
         if let Some((revision, at)) = revision.zip(self.position.as_mut()) {
@@ -318,7 +370,15 @@ impl Follow {
         if versions == self.files || self.refused.as_ref().is_some_and(is_refused) {
             return Ok(());
         }
-        match self.try_out().await {
+        // The watch waits meanwhile.
+        let tried = timeout(TRY_OUT, self.try_out()).await;
+        let tried = tried.unwrap_or_else(|_| {
+            let seconds = TRY_OUT.as_secs();
+            Err(EtcdError::Local(format!(
+                "no answer within {seconds} seconds"
+            )))
+        });
+        match tried {
             Ok(client) => {
                 (self.files, self.unusable, self.refused) = (versions, None, None);
                 // This very connection, since the files may be others already.

@@ -7,7 +7,7 @@ mod follow;
 mod news;
 mod pages;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
@@ -46,6 +46,8 @@ pub struct EtcdSource {
     gone: Vec<String>,
     /// Resources in the list so far.
     listed: usize,
+    /// Of those, the classes that it has any of.
+    classes: BTreeSet<Class>,
     /// Hashes of the keys that hold nothing that matters to policy: each counts once, however often it is written.
     ignored: HashSet<u64>,
     moment: Moment,
@@ -54,8 +56,8 @@ pub struct EtcdSource {
     /// Why etcd cannot be followed.
     away: Option<String>,
     paused: bool,
-    /// The list had no resources although some are held.
-    emptied: bool,
+    /// What the list had none of, although some are held.
+    emptied: Option<&'static str>,
     warnings: Vec<String>,
     hasher: RandomState,
 }
@@ -72,13 +74,14 @@ impl EtcdSource {
             pending_bytes: 0,
             gone: Vec::new(),
             listed: 0,
+            classes: BTreeSet::new(),
             ignored: HashSet::new(),
             moment: Moment::default(),
             contact: None,
             endpoint: None,
             away: None,
             paused: false,
-            emptied: false,
+            emptied: None,
             warnings: Vec::new(),
             hasher: RandomState::new(),
         }
@@ -143,10 +146,10 @@ impl EtcdSource {
             let text = "etcd is locked: datastoreReady is false in ClusterInformation/default (`moatctl datastore migrate unlock`)";
             return Some(text.to_owned());
         }
-        if self.emptied {
-            let text =
-                "etcd holds no resource at all: it was wiped, or is not the one that was meant";
-            return Some(text.to_owned());
+        if let Some(what) = self.emptied {
+            return Some(format!(
+                "etcd holds no {what} any more: it was wiped, or is not the one that was meant; what was known before stays until it holds some again"
+            ));
         }
         (!self.synced).then(|| "etcd has not been read yet".to_owned())
     }
@@ -180,6 +183,7 @@ impl EtcdSource {
                 self.void_list();
                 self.listing = Some(RESOURCES.into());
                 self.listed = 0;
+                self.classes.clear();
                 self.ignored.clear();
             }
             News::Page(part) => return self.page(part, store),
@@ -219,6 +223,7 @@ impl EtcdSource {
                 continue;
             };
             self.listed += 1;
+            self.classes.extend(class(&update.path));
             let stamp = match &update.content {
                 FileContent::Value(_, stamp) => Some(*stamp),
                 _ => None,
@@ -259,11 +264,14 @@ impl EtcdSource {
         let mut updates = self.flush();
         let gone = std::mem::take(&mut self.gone);
         self.listing = None;
-        self.emptied = self.listed == 0 && !gone.is_empty();
-        if self.emptied {
+        self.emptied = self.lost(&gone);
+        if self.emptied.is_some() {
             return updates;
         }
         let before = self.moment;
+        if before.cluster != 0 && before.cluster != moment.cluster {
+            tracing::warn!("etcd: this is another cluster than before, whose policy is taken over");
+        }
         if before.revision > moment.revision || before.term > moment.term {
             tracing::warn!(
                 "etcd: revision {} after {}: it was restored from a backup, whose policy is taken over",
@@ -279,8 +287,20 @@ impl EtcdSource {
         updates
     }
 
+    /// What a list has none of although some were held. Whoever wipes a datastore, or fills one anew, has not removed them one by one.
+    fn lost(&self, gone: &[String]) -> Option<&'static str> {
+        if self.listed == 0 && !gone.is_empty() {
+            return Some("resource");
+        }
+        let is_lost = |(kind, _): &(Class, &str)| {
+            !self.classes.contains(kind) && gone.iter().any(|path| class(path) == Some(*kind))
+        };
+        let classes = [(Class::Endpoint, "endpoint"), (Class::Policy, "policy")];
+        classes.into_iter().find(is_lost).map(|(_, name)| name)
+    }
+
     fn changes(&mut self, items: Vec<Item>) -> Vec<FileUpdate> {
-        if self.emptied && !items.is_empty() {
+        if self.emptied.is_some() && !items.is_empty() {
             // Somebody fills it again. Only a list can tell what will not come back, and only when it is full.
             self.follower = Follower::start(self.access.clone(), REFILL);
             return Vec::new();
@@ -317,6 +337,22 @@ impl EtcdSource {
             Value::Gone => FileContent::Removed,
         };
         Some(FileUpdate { path, content })
+    }
+}
+
+/// What no datastore in use is without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Endpoint,
+    Policy,
+}
+
+fn class(path: &str) -> Option<Class> {
+    use crate::api::Kind::{GlobalNetworkPolicy, HostEndpoint, NetworkPolicy, WorkloadEndpoint};
+    match keys::parse(path.strip_prefix(SCHEME)?)?.kind {
+        HostEndpoint | WorkloadEndpoint => Some(Class::Endpoint),
+        GlobalNetworkPolicy | NetworkPolicy => Some(Class::Policy),
+        _ => None,
     }
 }
 
