@@ -156,9 +156,11 @@ fn the_environment_of_calico() {
     host.env("DATASTORE_TYPE", "kubernetes");
     assert_eq!(
         host.good().settings.datastore_type,
-        DatastoreType::EtcdV3,
-        "the choice of another program"
+        DatastoreType::None,
+        "Calico's programs do not use that etcd"
     );
+    host.env("MOAT_DATASTORE_TYPE", "etcdv3");
+    assert_eq!(host.good().settings.datastore_type, DatastoreType::EtcdV3);
     assert!(!Host::with("etcdEndpoints = 'ftp://x'").errors().is_empty());
 }
 
