@@ -14,7 +14,7 @@ use crate::api::Resource;
 use crate::config::{DatastoreType, Settings};
 use crate::etcd::keys::status;
 use crate::etcd::{Access, Material};
-use crate::publish::{Alive, EndpointState, Publisher, Registration, Wish};
+use crate::publish::{Alive, EndpointState, Publisher, Registration, Wish, own_endpoint};
 use crate::source::etcd::{ETCD, EtcdSource, News};
 use crate::store::Store;
 
@@ -239,6 +239,10 @@ impl Daemon<'_> {
             endpoints: (self.ready && settings.endpoint_reporting_enabled)
                 .then(|| self.endpoint_states()),
             registration: registers.then(registration),
+            is_registered: {
+                let own = own_endpoint(&settings.felix_hostname);
+                registers && self.parts.engine.store().origin(&own).is_some()
+            },
         });
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use endpoint::Registration;
+pub use endpoint::{Registration, id as own_endpoint};
 
 use crate::etcd::Access;
 
@@ -27,6 +27,8 @@ pub struct Wish {
     pub endpoints: Option<BTreeMap<String, EndpointState>>,
     /// The HostEndpoint of this host, if it shall register.
     pub registration: Option<Registration>,
+    /// Whether the datastore is known to hold that one: when somebody deletes it, this changes, and it is written again.
+    pub is_registered: bool,
 }
 
 /// How the host tells that it is alive.

@@ -17,8 +17,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often what is stored is compared with what is to be told, because somebody else may have changed it.
 const COMPARE: Duration = Duration::from_secs(60);
-/// As often where the host registers itself: without its endpoint no policy applies to it.
-const COMPARE_OWN: Duration = Duration::from_secs(5);
 /// States of endpoints read at once; a host has few.
 const MOST: i64 = 1000;
 
@@ -112,9 +110,7 @@ impl Task {
         let wish = self.wishes.borrow_and_update().clone();
         let is_comparing = self.compare_at <= Instant::now();
         if is_comparing {
-            let registers = wish.registration.is_some();
-            let pause = if registers { COMPARE_OWN } else { COMPARE };
-            self.compare_at = Instant::now() + pause;
+            self.compare_at = Instant::now() + COMPARE;
             self.stored = None;
         }
         let parts = [

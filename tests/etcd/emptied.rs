@@ -48,6 +48,18 @@ fn what_was_wiped_takes_nothing_away_until_it_is_filled() {
             .ctl(&["get", "--keys-only", &format!("{KEYS}hostendpoints/h")])
     };
     wait_until(|| !registered().is_empty(), || daemon.log());
+    // Somebody deletes it: without it no policy applies to the host.
+    wait_until(
+        || {
+            site.host.status()["endpoints"]
+                .to_string()
+                .contains("\"h\"")
+        },
+        || daemon.log(),
+    );
+    site.etcd.delete("hostendpoints/h");
+    wait_until(|| !registered().is_empty(), || daemon.log());
+    site.wait_port(4002, &daemon);
 }
 
 #[test]
