@@ -254,7 +254,7 @@ impl Follow {
             return Ok(true);
         };
         let end = [&key[..], b"\0"].concat();
-        match client.range(key, &end, 1, *revision).await {
+        match client.first_key(key, &end, *revision).await {
             Ok(page) => Ok(page
                 .items
                 .first()
