@@ -104,4 +104,23 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn longer_lists_are_taken_from_a_datastore() {
+        let policy = |count: usize| {
+            let nets: Vec<String> = (0..count)
+                .map(|n| format!("10.0.{}.{}", n / 256, n % 256))
+                .collect();
+            serde_json::json!({
+                "kind": "GlobalNetworkPolicy", "apiVersion": "projectcalico.org/v3",
+                "metadata": {"name": "blocked"},
+                "spec": {"selector": "all()", "ingress": [{"action": "Deny", "source": {"nets": nets}}]},
+            })
+        };
+        let stored = |count| parse_value(&"key".into(), &Document::from(&policy(count)));
+        assert!(!stored(301).has_errors(), "{:?}", stored(301).issues);
+        assert!(stored(5000).has_errors());
+        let written = crate::api::parse_bytes("file", policy(301).to_string().as_bytes());
+        assert!(written.has_errors());
+    }
 }
