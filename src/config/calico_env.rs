@@ -37,9 +37,8 @@ pub(super) fn layer(env: &[(String, String)], is_etcd: bool) -> (Layer, Vec<Conf
     }
     reading.read_address();
     let endpoints = reading.layer.origin("etcdEndpoints");
-    let is_etcd =
-        is_etcd || reading.is_kubernetes || reading.layer.text("datastoreType") == Some("etcdv3");
-    if let (false, Some(origin)) = (is_etcd, endpoints) {
+    let is_said = reading.is_kubernetes || reading.layer.origin("datastoreType").is_some();
+    if let (false, Some(origin)) = (is_etcd || is_said, endpoints) {
         reading.set("datastoreType", "etcdv3".to_owned(), origin);
     }
     (reading.layer, reading.errors)

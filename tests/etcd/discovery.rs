@@ -1,12 +1,14 @@
-//! Endpoints from the SRV records of a real name server.
+//! Endpoints: from the SRV records of a real name server, and one that does not answer.
 
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 
 use crate::host::{Host, wait_until};
 use crate::server::Etcd;
-use crate::{ENDPOINT, policy};
+use crate::{ENDPOINT, Site, policy};
 
 /// dnsmasq with the records of one domain.
 struct NameServer(Child);
@@ -83,4 +85,21 @@ fn endpoints_are_found_by_srv_records() {
     drop(server);
     etcd.put("globalnetworkpolicies/web", &policy("web", 4061));
     wait_until(|| has(4061), || daemon.log());
+}
+
+#[test]
+fn an_endpoint_that_never_answers_is_in_nobodys_way() {
+    let site = Site::new();
+    let silent = TcpListener::bind("127.0.0.1:2377").unwrap();
+    site.host.settings("datastoreType = \"etcdv3\"\netcdEndpoints = [\"http://127.0.0.1:2377\", \"http://127.0.0.1:2379\"]\nregisterHostEndpoint = true\nhostEndpointLabels = [\"role=web\"]");
+    site.etcd
+        .put("globalnetworkpolicies/web", &policy("web", 4001));
+    let daemon = site.host.start();
+    // A call has ten seconds.
+    let end = Instant::now() + Duration::from_secs(60);
+    while !site.has(4001) {
+        assert!(Instant::now() < end, "{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    drop(silent);
 }

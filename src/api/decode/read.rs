@@ -204,9 +204,10 @@ fn net_message(text: &str, error: &str) -> String {
 pub fn selector(at: &At<'_>) -> Option<Selector> {
     let text = borrowed(at)?;
     let length = text.chars().count();
-    if length > at.most(MAX_SELECTOR) {
+    let most = at.most(MAX_SELECTOR);
+    if length > most {
         return at.error(format!(
-            "is {length} characters long, at most {MAX_SELECTOR} are allowed"
+            "is {length} characters long, at most {most} are allowed"
         ));
     }
     if text.trim().is_empty() {

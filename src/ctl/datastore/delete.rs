@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Inputs;
 use super::change::{CLUSTER_TIERS, warn};
 use super::db::Db;
-use super::ipam::{release_addresses, release_blocks};
+use super::ipam::{TUNNELS, release_addresses, release_blocks};
 use super::pool::retire;
 use super::words::{named, note, refusal, said, writable};
 use crate::api::{Kind, ResourceId};
@@ -107,7 +107,7 @@ impl Delete {
         }
         let revision = match id.kind {
             Kind::Node => {
-                release_addresses_of(db, &id.name, &before.document["spec"])?;
+                release_addresses_of(db, &id.name, &before.document)?;
                 remove_dependents(db, &id.name)?;
                 Some(before.revision)
             }
@@ -146,14 +146,9 @@ fn check_tier(db: &mut Db, name: &str) -> Result<(), Failure> {
 }
 
 /// The addresses of a node's workloads and tunnels are given back, and its blocks are taken from it, before it goes (facts 1.12).
-fn release_addresses_of(db: &mut Db, name: &str, spec: &Value) -> Result<(), Failure> {
-    let mut addresses = vec![
-        &spec["bgp"]["ipv4IPIPTunnelAddr"],
-        &spec["ipv4VXLANTunnelAddr"],
-        &spec["ipv6VXLANTunnelAddr"],
-        &spec["wireguard"]["interfaceIPv4Address"],
-        &spec["wireguard"]["interfaceIPv6Address"],
-    ];
+fn release_addresses_of(db: &mut Db, name: &str, node: &Value) -> Result<(), Failure> {
+    let tunnels = TUNNELS.iter().filter_map(|place| node.pointer(place));
+    let mut addresses: Vec<&Value> = tunnels.collect();
     let workloads = db.list(Kind::WorkloadEndpoint, None)?;
     let its_own = workloads
         .iter()

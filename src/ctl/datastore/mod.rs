@@ -29,6 +29,7 @@ pub use ipam::Ipam;
 pub use migrate::Datastore;
 pub use read::{Wanted, is_configured, show};
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -55,11 +56,10 @@ impl Inputs {
     /// Everything is read and checked before anything is sent. What names no namespace is in this one.
     fn read(&self, global: &Global, namespace: Option<&str>) -> Result<Vec<Resource>, Failure> {
         let read = self.parse(global)?;
-        files::complain(&read.issues);
         if read.is_invalid() {
-            let text = "failed to execute command: the input is invalid, nothing was sent";
-            return Err(Failure::new(EX_NO, text));
+            return Err(invalid(&read));
         }
+        files::complain(&read.issues);
         self.placed(read.resources, namespace)
     }
 
@@ -72,17 +72,12 @@ impl Inputs {
     ) -> Result<Vec<(ResourceId, String)>, Failure> {
         let read = self.parse(global)?;
         let errors = read.issues.iter().filter(|i| i.severity == Severity::Error);
-        let nameless = errors.clone().any(|issue| issue.object.is_none());
-        if nameless {
-            files::complain(&read.issues);
-            let text = "failed to execute command: the input is invalid, nothing was sent";
-            return Err(Failure::new(EX_NO, text));
-        }
-        let mut invalid: Vec<ResourceId> =
-            errors.filter_map(|issue| issue.object.clone()).collect();
-        invalid.sort();
-        invalid.dedup();
-        invalid.retain(|id| read.resources.iter().all(|r| r.id != *id));
+        let named: Option<BTreeSet<ResourceId>> = errors.map(|i| i.object.clone()).collect();
+        let Some(mut named) = named else {
+            return Err(invalid(&read));
+        };
+        named.retain(|id| read.resources.iter().all(|r| r.id != *id));
+        let mut invalid: Vec<ResourceId> = named.into_iter().collect();
         for id in &mut invalid {
             let own = Some(id.namespace.clone()).filter(|own| own != "default");
             place(id, &own.unwrap_or_default(), namespace)?;
@@ -144,6 +139,12 @@ impl Inputs {
         resources.sort_by_key(|r| (rank(r.id.kind), r.id.clone()));
         Ok(resources)
     }
+}
+
+fn invalid(read: &Inspected) -> Failure {
+    files::complain(&read.issues);
+    let text = "failed to execute command: the input is invalid, nothing was sent";
+    Failure::new(EX_NO, text)
 }
 
 /// Puts a resource into the namespace of the command line, unless its document names another one.

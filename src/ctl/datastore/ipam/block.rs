@@ -12,7 +12,7 @@ use crate::ctl::datastore::db::Db;
 use crate::etcd::keys;
 
 /// The handle of addresses that hosts with Windows reserve.
-const WINDOWS_RESERVED: &str = "windows-reserved-ipam-handle";
+pub const WINDOWS_RESERVED: &str = "windows-reserved-ipam-handle";
 /// What Calico stores of a block, in its order.
 const FIELDS: [&str; 8] = [
     "cidr",

@@ -7,7 +7,8 @@ use clap::Args;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::block::Block;
+use super::TUNNELS;
+use super::block::{Block, WINDOWS_RESERVED};
 use crate::api::Kind;
 use crate::ctl::datastore::db::Db;
 use crate::ctl::datastore::render::plain;
@@ -17,15 +18,6 @@ use crate::etcd::keys;
 
 /// So many hosts with the most addresses are shown.
 const HOSTS: usize = 20;
-/// Addresses of blocks that Windows needs for itself.
-const WINDOWS: &str = "windows-reserved-ipam-handle";
-/// The fields of a Node that hold addresses of its tunnels.
-const TUNNELS: [&str; 3] = [
-    "/spec/ipv4VXLANTunnelAddr",
-    "/spec/wireguard/interfaceIPv4Address",
-    "/spec/bgp/ipv4IPIPTunnelAddr",
-];
-
 /// Command line of `ipam check`.
 #[derive(Debug, Args)]
 pub struct Check {
@@ -104,7 +96,7 @@ impl Check {
     fn assign(&self, found: &mut Found, block: &Block, ip: IpAddr, attributes: &Value) {
         let handle = attributes["handle_id"].as_str();
         match handle {
-            Some(WINDOWS) => self.uses(found, ip, "Reserved for Windows".to_owned()),
+            Some(WINDOWS_RESERVED) => self.uses(found, ip, "Reserved for Windows".to_owned()),
             Some(handle) => drop(found.mentioned.insert(handle.to_owned())),
             None => {}
         }

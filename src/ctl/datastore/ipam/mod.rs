@@ -19,6 +19,14 @@ use super::words::said;
 use crate::ctl::{EX_NO, EX_OK, Failure, Global, Outcome};
 use crate::etcd::{Condition, Write, keys};
 
+/// Where a Node has the addresses of its tunnels.
+pub const TUNNELS: [&str; 5] = [
+    "/spec/bgp/ipv4IPIPTunnelAddr",
+    "/spec/ipv4VXLANTunnelAddr",
+    "/spec/ipv6VXLANTunnelAddr",
+    "/spec/wireguard/interfaceIPv4Address",
+    "/spec/wireguard/interfaceIPv6Address",
+];
 /// Others may come before so often.
 const TRIES: u32 = 5;
 
